@@ -1,0 +1,102 @@
+"""What an engine is: token ids in, token ids out, many requests at once.
+
+Owns the interface and the messages that a server's front and its engine process exchange. It must never see text: tokenising,
+stop strings and formats are the front's (`servers/`); and never HTTP.
+
+An engine process does nothing but schedule and step. The front talks to it with these messages over a local socket; `Cancel` is looked
+at once a step, so stopping takes at most one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+FinishReason = Literal["length", "eos_token", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to choose tokens. Defaults are neutral: greedy unless `do_sample`."""
+
+    max_new_tokens: int
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    """0 is off."""
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int = 0
+    """Given by the front even where the user gave none, so that it can be reported."""
+    ignore_eos: bool = False
+    logprobs: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Begin a request. `id` is unique within the front's connection."""
+
+    id: int
+    prompt: tuple[int, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token. `logprob` is natural, after the sampling rules; NaN where the engine has none."""
+
+    id: int
+    token: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The last message of a request, sent exactly once. `error` is for people."""
+
+    id: int
+    reason: FinishReason
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine says of itself when ready. `dtype` and `device` as TGI's /info words them ("torch.bfloat16", "cpu")."""
+
+    name: str
+    device: str
+    dtype: str
+    max_positions: int
+    """Longest sequence, prompt and answer together, in tokens."""
+    eos_token_ids: tuple[int, ...]
+    max_batch_size: int
+
+
+class EngineGone(Exception):
+    """The engine process died, or can't be reached; the message says what is known."""
+
+
+class Engine(Protocol):
+    """The front's side of an engine, whichever it is. One suite runs over all of them."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def generate(self, prompt: tuple[int, ...], sampling: Sampling) -> AsyncIterator[Token | Finish]:
+        """Tokens, then one `Finish`. Closing the iterator early cancels the request. Raises EngineGone."""
+        ...
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Requests running and waiting."""
+        ...
+
+    async def close(self) -> None: ...

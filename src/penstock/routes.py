@@ -1,0 +1,115 @@
+"""The routing table: the one value in which control and gateway meet.
+
+Owns its shape and its bytes. Control makes it, gateways read it; neither imports the other. It must never hold behaviour:
+how a replica is chosen is the gateway's business, how one comes to be is control's.
+
+On `Paths.table_socket` control listens; a gateway worker connects and both send JSON lines (`encode_line`, `decode_*`). Control sends
+a whole `RoutingTable` on connecting and after each change (`version` rises); the gateway sends `GatewayEvent`s. A gateway that loses
+the connection keeps its last table and connects again: endpoints outlive a restart of control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+RoutingStrategy = Literal["RANDOM", "LEAST_OUTSTANDING_REQUESTS", "PREFIX_AWARE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One server that answers `/invocations`. `epoch` rises each time its place is filled anew, so that an old one gets no traffic."""
+
+    id: str
+    epoch: int
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A ProductionVariant that serves. `container` is the hostname that AWS's messages name ("primary")."""
+
+    name: str
+    weight: float
+    replicas: tuple[Replica, ...]
+    container: str = "primary"
+    routing: RoutingStrategy = "RANDOM"
+    max_concurrency: int = 0
+    """Requests in flight per replica; 0 is no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint that can be invoked (InService, Updating, RollingBack …). Others are absent from the table."""
+
+    name: str
+    arn: str
+    region: str
+    account: str
+    variants: tuple[Variant, ...]
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A key that may sign. `arn` is who GetCallerIdentity says it is; `policies` are IAM policy documents (JSON), empty allows all."""
+
+    id: str
+    secret: str
+    account: str
+    arn: str
+    session_token: str = ""
+    policies: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"AccessKey({self.id!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    version: int = 0
+    endpoints: tuple[Endpoint, ...] = ()
+    keys: tuple[AccessKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """What a gateway worker tells control. `ready`: it serves on `ports`; `unreachable`: a replica refused or dropped a connection."""
+
+    kind: Literal["ready", "unreachable"]
+    worker: int
+    ports: dict[str, int] = field(default_factory=dict)
+    """Of `ready`: "https", "http", "proxy" to the port bound."""
+    replica: str = ""
+    epoch: int = 0
+
+
+# How the gateway hands an authenticated request to control (HTTP on `Paths.control_socket`). It strips these from what clients send.
+HEADER_ACCOUNT = "x-penstock-account"
+HEADER_CALLER_ARN = "x-penstock-caller-arn"
+HEADER_ACCESS_KEY = "x-penstock-access-key"
+HEADER_REGION = "x-penstock-region"
+HEADER_SERVICE = "x-penstock-service"
+"""The signature scope's service: `sagemaker`, `s3`, `sts`, `iam`, `logs`, `monitoring`, `application-autoscaling`."""
+HEADER_REQUEST_ID = "x-penstock-request-id"
+
+_encoder = msgspec.json.Encoder()
+_tables = msgspec.json.Decoder(RoutingTable)
+_events = msgspec.json.Decoder(GatewayEvent)
+
+
+def encode_line(message: RoutingTable | GatewayEvent) -> bytes:
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_table(line: bytes) -> RoutingTable:
+    """Raises msgspec.MsgspecError on anything but a table."""
+    return _tables.decode(line)
+
+
+def decode_event(line: bytes) -> GatewayEvent:
+    """Raises msgspec.MsgspecError on anything but an event."""
+    return _events.decode(line)
