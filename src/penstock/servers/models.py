@@ -1,0 +1,95 @@
+"""From what a user calls a model to a directory that holds it.
+
+Owns the meaning of `HF_MODEL_ID` and `option.model_id`: a directory, an `s3://` prefix, a hub id, or a hub id with an alias; and
+what a directory must hold before an engine can load it. It must never load a model. Blocking: it runs before a port is bound.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from penstock import aliases, config
+from penstock.servers import hub, s3prefix
+from penstock.servers.unavailable import ModelUnavailable
+
+__all__ = ["ModelUnavailable", "check_usable", "fetch", "models_directory", "resolve"]
+
+
+def resolve(model_id: str, revision: str = "", environ: Mapping[str, str] | None = None) -> Path:
+    """The local directory of a model that the OpenVINO engine can load. Raises ModelUnavailable, whose text says what to do."""
+    directory = fetch(model_id, revision, environ)
+    check_usable(directory)
+    return directory
+
+
+def fetch(model_id: str, revision: str = "", environ: Mapping[str, str] | None = None) -> Path:
+    """The local directory of `model_id`, whatever it holds. Raises ModelUnavailable.
+
+    Paths below `/opt/ml/model` mean `$PENSTOCK_MODEL_DIR`; downloads and aliases lie in `$PENSTOCK_MODELS`; S3's endpoint, region
+    and credentials come from the `AWS_*` variables.
+    """
+    environ = os.environ if environ is None else environ
+    model_id = model_id.strip()
+    if not model_id:
+        raise ModelUnavailable("no model is named: set HF_MODEL_ID (or option.model_id in serving.properties)")
+    if model_id.startswith("s3://"):
+        return s3prefix.download(model_id, models_directory(environ) / "downloads", environ)
+    if model_id.startswith(("/", "./", "../", "~")) or model_id in (".", ".."):
+        return _directory(model_id, environ)
+    if not aliases.is_hub_id(model_id):
+        raise ModelUnavailable(f"{model_id!r} is neither a directory, an s3:// prefix nor a hub id")
+    try:
+        known = aliases.read(models_directory(environ))
+    except aliases.AliasError as error:
+        raise ModelUnavailable(str(error)) from error
+    if (target := known.get(model_id)) is not None:
+        if not target.is_dir():
+            raise ModelUnavailable(
+                f"the alias of {model_id} names {target}, which is not a directory: {_advice(model_id)}"
+            )
+        return target
+    return hub.find(model_id, revision, environ, advice=_advice(model_id))
+
+
+def models_directory(environ: Mapping[str, str]) -> Path:
+    """Where aliases and downloads lie: `$PENSTOCK_MODELS`, which placements set; else below the Penstock home."""
+    if given := environ.get("PENSTOCK_MODELS"):
+        return Path(given)
+    return config.load(environ).paths.models
+
+
+def check_usable(directory: Path) -> None:
+    """Raises ModelUnavailable, naming what is missing, when an OpenVINO engine could not load `directory`."""
+    if not directory.is_dir():
+        raise ModelUnavailable(f"{directory} is not a directory")
+    names = {entry.name for entry in directory.iterdir()}
+    if "openvino_model.xml" not in names:
+        if any(name.endswith((".safetensors", ".bin")) for name in names - {"openvino_model.bin"}):
+            raise ModelUnavailable(
+                f"{directory} holds weights for PyTorch that must be converted first, and the converter is not installed: "
+                'pip install "penstock[models]", or give a directory with openvino_model.xml'
+            )
+        what = "is empty" if not names else "holds no model: neither openvino_model.xml nor *.safetensors is there"
+        raise ModelUnavailable(f"{directory} {what}")
+    missing = [name for name in ("openvino_model.bin", "tokenizer.json") if name not in names]
+    if missing:
+        raise ModelUnavailable(f"{directory} lacks {' and '.join(missing)}")
+
+
+def _directory(text: str, environ: Mapping[str, str]) -> Path:
+    path = Path(text).expanduser()
+    inside = environ.get("PENSTOCK_MODEL_DIR")
+    if inside and (path == _MODEL or _MODEL in path.parents):
+        path = Path(inside) / path.relative_to(_MODEL)
+    if not path.is_dir():
+        raise ModelUnavailable(f"{text} is not a directory")
+    return path.absolute()
+
+
+_MODEL = Path("/opt/ml/model")
+
+
+def _advice(model_id: str) -> str:
+    return f"run `penstock models alias {model_id} DIR`, or name a directory or an s3:// prefix instead"
