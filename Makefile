@@ -1,0 +1,60 @@
+# Penstock's verbs. Each works from a fresh clone with Python 3.11 or newer; `make` makes .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench browser soak clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Penstock needs Python 3.11 or newer; name one with: make PYTHON=python3.11 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "on Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "==> installing Penstock with the chat page (about 200 MB to fetch, no torch)"
+	@$(PIP) install --progress-bar on --quiet --constraint constraints.txt --editable '.[chat]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "==> installing Penstock with what its tests need"
+	@$(PIP) install --progress-bar on --quiet --constraint constraints.txt --editable '.[chat,dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.clients: $(wildcard tests/clients/locks/*.txt) | $(VENV)/.dev
+	@echo "==> making the client programs' environments (boto3 of 2023, aiobotocore, SageMaker SDK v2 and v3)"
+	@$(BIN)/python scripts/client_environments.py $(VENV)/clients
+	@touch $@
+
+demo: $(VENV)/.demo ## deploy the bundled Falcon twice, stream an answer from each, open the chat (DEMO_ONCE=1: stop after the answers)
+	@$(BIN)/penstock demo $(if $(DEMO_ONCE),--once)
+
+test: $(VENV)/.dev $(VENV)/.clients ## the whole test suite
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "not soak"
+
+check: $(VENV)/.dev ## ruff, mypy --strict, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo | tail -n 3
+
+format: $(VENV)/.dev ## let ruff rewrite
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+browser: $(VENV)/.dev ## the chat page in headless Chromium
+	@$(BIN)/python -m pytest -m browser
+
+bench: $(VENV)/.dev ## benchmarks, in pairs (SUITE=relay for one)
+	@$(BIN)/python -m penstock.bench $(SUITE)
+
+soak: $(VENV)/.dev ## slow drills
+	@$(BIN)/python -m pytest -m soak
+
+clean: ## remove what make made
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
