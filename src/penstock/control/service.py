@@ -1,0 +1,153 @@
+"""One AWS service behind one of the protocols: parse, call the operation, render.
+
+Owns that order, the limit on a request's size and the check of its body. It must never know what an operation does, nor how a request
+was authenticated: the gateway did that, and says who calls in the headers of `routes.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from penstock import routes
+from penstock.control import models
+from penstock.errors import AwsError
+from penstock.wire import awsjson, awsquery
+from penstock.wire.messages import WireRequest, WireResponse
+from penstock.wire.shapes import OperationModel, ServiceModel
+
+log = logging.getLogger(__name__)
+BODY_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as the gateway verified it. `service` is the signature scope's."""
+
+    account: str
+    region: str
+    arn: str
+    access_key: str
+    request_id: str
+    service: str
+
+
+Operation = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
+"""Takes the parameters by AWS's names (absent members are absent), returns the output; None members are left out. Raises AwsError."""
+
+
+class WireProtocol(Protocol):
+    """What a protocol module (`wire/awsjson.py`, `wire/awsquery.py`) offers."""
+
+    def parse(self, model: ServiceModel, request: WireRequest) -> tuple[OperationModel, dict[str, Any]]: ...
+
+    def render(self, operation: OperationModel, output: Mapping[str, Any], request_id: str) -> WireResponse: ...
+
+    def render_error(self, error: AwsError, request_id: str, flavour: str, /) -> WireResponse: ...
+
+
+class AwsService:
+    """A service in AWS JSON or Query. `name` is botocore's folder name of its model."""
+
+    def __init__(self, name: str, operations: Mapping[str, Operation], *, body_bytes: int = BODY_BYTES) -> None:
+        self.name = name
+        self.operations = dict(operations)
+        self.body_bytes = body_bytes
+
+    @functools.cached_property
+    def model(self) -> ServiceModel:
+        """Loaded on first use: an idle server holds no model."""
+        return models.load(self.name, frozenset(self.operations))
+
+    async def handle(self, request: Request) -> Response:
+        """Answers one request; every failure is an answer in the protocol's shape."""
+        caller = caller_of(request)
+        protocol, flavour = self._protocol()
+        try:
+            wire_request = await read_request(request, self.body_bytes)
+            operation, params = protocol.parse(self.model, wire_request)
+            output = await self.operations[operation.name](caller, params)
+            answer = protocol.render(operation, output, caller.request_id)
+        except AwsError as error:
+            answer = protocol.render_error(error, caller.request_id, flavour)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception:
+            log.exception("%s: request %s failed", self.name, caller.request_id)
+            answer = protocol.render_error(internal_failure(), caller.request_id, flavour)
+        return to_starlette(answer)
+
+    def _protocol(self) -> tuple[WireProtocol, str]:
+        """The protocol, and what its errors need to know of the service."""
+        if "query" in self.model.protocols:
+            return awsquery, self.model.namespace
+        return awsjson, self.model.json_version
+
+
+def internal_failure() -> AwsError:
+    return AwsError("InternalFailure", "The request processing has failed because of an unknown error.", status=500)
+
+
+def caller_of(request: Request) -> Caller:
+    """The identity that the gateway put into the headers."""
+    headers = request.headers
+    return Caller(
+        account=headers.get(routes.HEADER_ACCOUNT, ""),
+        region=headers.get(routes.HEADER_REGION, ""),
+        arn=headers.get(routes.HEADER_CALLER_ARN, ""),
+        access_key=headers.get(routes.HEADER_ACCESS_KEY, ""),
+        request_id=headers.get(routes.HEADER_REQUEST_ID) or str(uuid.uuid4()),
+        service=headers.get(routes.HEADER_SERVICE, ""),
+    )
+
+
+def head_of(request: Request) -> WireRequest:
+    """Method, raw path, query and headers, without the body."""
+    scope = request.scope
+    path = scope.get("raw_path") or scope["path"].encode("utf-8")
+    return WireRequest(
+        method=request.method,
+        path=path.partition(b"?")[0].decode("latin-1"),
+        query=scope["query_string"].decode("latin-1"),
+        headers=dict(request.headers.items()),
+    )
+
+
+async def read_request(request: Request, limit: int) -> WireRequest:
+    """The request with its body, which must have the hash that the signature covers.
+
+    Raises AwsError: RequestEntityTooLarge (413), XAmzContentSHA256Mismatch.
+    """
+    head = head_of(request)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise AwsError("RequestEntityTooLarge", f"The request body is larger than {limit} bytes.", status=413)
+    declared = head.headers.get("x-amz-content-sha256", "")
+    if is_hash(declared) and hashlib.sha256(body).hexdigest() != declared.lower():
+        raise hash_mismatch()
+    return WireRequest(head.method, head.path, head.query, head.headers, bytes(body))
+
+
+def is_hash(declared: str) -> bool:
+    """Whether `x-amz-content-sha256` holds a hash, and not a word such as UNSIGNED-PAYLOAD."""
+    return len(declared) == 64 and all(c in "0123456789abcdefABCDEF" for c in declared)
+
+
+def hash_mismatch() -> AwsError:
+    return AwsError(
+        "XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed."
+    )
+
+
+def to_starlette(answer: WireResponse) -> Response:
+    return Response(answer.body, status_code=answer.status, headers=dict(answer.headers))
