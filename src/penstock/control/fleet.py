@@ -1,0 +1,127 @@
+"""What an endpoint is, as values: the fleet it should have, the replicas it was given, where it stands.
+
+Owns these shapes and nothing else. It must never know a database, a wire or a placement's doings.
+A fleet is a snapshot: it holds all that is needed to run its replicas, so that an endpoint lives on when its Model or
+EndpointConfig is deleted, as AWS lets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from penstock import images
+from penstock.control.lifecycle import Status
+from penstock.placement.base import ModelData, ReplicaSpec
+from penstock.routes import RoutingStrategy
+
+
+@dataclass(frozen=True, slots=True)
+class ProductionVariant:
+    """One variant of a fleet: what to run (`image`, `environment`, `model_data`), how often, and its share of the traffic."""
+
+    name: str
+    image: str
+    count: int = 1
+    weight: float = 1.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    model_data: ModelData | None = None
+    container: str = "primary"
+    routing: RoutingStrategy = "RANDOM"
+    max_concurrency: int = 0
+    startup_timeout_s: float = 480.0
+    download_timeout_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Slot:
+    """The place of one replica within an endpoint."""
+
+    generation: int
+    variant: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What an EndpointConfig asks for. `generation` tells an endpoint's fleets apart; scaling keeps it, a new config raises it."""
+
+    generation: int
+    config: str
+    variants: tuple[ProductionVariant, ...]
+
+    def slots(self) -> Iterator[Slot]:
+        for variant in self.variants:
+            for index in range(variant.count):
+                yield Slot(self.generation, variant.name, index)
+
+    def variant(self, name: str) -> ProductionVariant | None:
+        return next((v for v in self.variants if v.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint as the store keeps it.
+
+    `id` tells two endpoints of one name apart (deleted, created again). `target` is the fleet that an update leads to. `epoch` counts the
+    replicas ever given to it. `revision` rises with every write: who writes on an older one is told so. Times are epoch seconds.
+    """
+
+    arn: str
+    id: str
+    account: str
+    region: str
+    name: str
+    status: Status
+    fleet: Fleet
+    created_at: float
+    modified_at: float
+    target: Fleet | None = None
+    failure_reason: str = ""
+    epoch: int = 0
+    revision: int = 0
+
+    def wanted(self) -> frozenset[Slot]:
+        """The slots that should be filled in this status."""
+        if self.status in (Status.FAILED, Status.DELETING):
+            return frozenset()
+        slots = frozenset(self.fleet.slots())
+        return slots | frozenset(self.target.slots()) if self.target else slots
+
+    def plan(self, slot: Slot) -> ProductionVariant | None:
+        """What runs in `slot`; None when neither fleet knows it."""
+        for fleet in (self.target, self.fleet):
+            if fleet and fleet.generation == slot.generation and (variant := fleet.variant(slot.variant)):
+                return variant
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica that was given a slot. `boot` names the control process that did: after a restart the others' replicas are lost."""
+
+    id: str
+    endpoint_id: str
+    slot: Slot
+    epoch: int
+    instance_id: str
+    boot: str
+
+
+def spec(endpoint: Endpoint, replica: Replica, variant: ProductionVariant) -> ReplicaSpec:
+    """What a placement is told."""
+    return ReplicaSpec(
+        id=replica.id,
+        epoch=replica.epoch,
+        account=endpoint.account,
+        region=endpoint.region,
+        endpoint=endpoint.name,
+        variant=variant.name,
+        instance_id=replica.instance_id,
+        image=images.resolve(variant.image),
+        environment=variant.environment,
+        model_data=variant.model_data,
+        startup_timeout_s=variant.startup_timeout_s,
+        download_timeout_s=variant.download_timeout_s,
+        container=variant.container,
+    )
