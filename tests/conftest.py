@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from tests.tiny_models import tiny_model  # noqa: F401 (a fixture)
+
 SEED = int(os.environ.get("PENSTOCK_TEST_SEED", random.SystemRandom().randrange(2**32)))
 
 

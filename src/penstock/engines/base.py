@@ -9,7 +9,7 @@ at once a step, so stopping takes at most one step.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -32,7 +32,8 @@ class Sampling:
     seed: int = 0
     """Given by the front even where the user gave none, so that it can be reported."""
     ignore_eos: bool = False
-    logprobs: bool = True
+    prompt_logprobs: bool = False
+    """Ask for one `PromptLogprobs` before the first token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,19 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptLogprobs:
+    """Natural log-probability of each prompt token given those before it; NaN where the engine has none (the first one always)."""
+
+    id: int
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token. `logprob` is natural, after the sampling rules; NaN where the engine has none."""
+    """One generated token. `logprob` is natural, after the penalties; NaN where the engine has none.
+
+    The engine ends a request by itself after `max_new_tokens`, or after an end-of-sequence token, which it also sends.
+    """
 
     id: int
     token: int
@@ -80,8 +92,16 @@ class EngineInfo:
     max_batch_size: int
 
 
-class EngineGone(Exception):
+class EngineError(Exception):
+    """A request can't be generated, and the message says why."""
+
+
+class EngineGone(EngineError):
     """The engine process died, or can't be reached; the message says what is known."""
+
+
+class EngineFull(EngineError):
+    """The engine's queue is full; nothing was submitted."""
 
 
 class Engine(Protocol):
@@ -90,8 +110,18 @@ class Engine(Protocol):
     @property
     def info(self) -> EngineInfo: ...
 
-    def generate(self, prompt: tuple[int, ...], sampling: Sampling) -> AsyncIterator[Token | Finish]:
-        """Tokens, then one `Finish`. Closing the iterator early cancels the request. Raises EngineGone."""
+    @property
+    def ready(self) -> bool:
+        """Whether a request submitted now would be served: false while the engine process is being restarted."""
+        ...
+
+    def generate(
+        self, prompt: tuple[int, ...], sampling: Sampling
+    ) -> AsyncGenerator[PromptLogprobs | Token | Finish, None]:
+        """`PromptLogprobs` if asked for, tokens, then one `Finish`. Closing the generator early cancels the request.
+
+        Raises EngineGone or EngineFull.
+        """
         ...
 
     @property

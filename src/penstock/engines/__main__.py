@@ -1,0 +1,35 @@
+"""`python -m penstock.engines --fd=N --parent=PID --model=DIR …`: an engine process, started by `engines/client.py` and nobody else."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from penstock.engines.options import EngineOptions
+from penstock.engines.process import LoadError, Stepper, inherited_socket, run
+
+
+def load(options: EngineOptions) -> Stepper:
+    """The engine that the options name. Imported here, so that a front never pays for it."""
+    match options.engine:
+        case "openvino":
+            from penstock.engines.openvino import OpenVino
+
+            return OpenVino(options)
+    raise LoadError(f"there is no engine named {options.engine}; there is: openvino")
+
+
+def main(arguments: list[str]) -> int:
+    descriptor, parent = (int(argument.partition("=")[2]) for argument in arguments[:2])
+    # Ctrl-C reaches the whole group; the front decides when its engine ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = inherited_socket(descriptor, parent)
+    if sock is None:
+        return 0
+    options = EngineOptions.parse(arguments[2:])
+    with sock:
+        return run(sock, lambda: load(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

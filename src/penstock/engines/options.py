@@ -1,0 +1,70 @@
+"""What an engine process is told when it starts.
+
+Owns the options' names, defaults and their form on a command line. It must never import an engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+Dtype = Literal["auto", "bfloat16", "float32"]
+DTYPES: tuple[str, ...] = get_args(Dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How to run a model. Tokens and GB where not said otherwise."""
+
+    model: Path
+    """Directory with the model's weights and `config.json`."""
+    engine: str = "openvino"
+    dtype: Dtype = "auto"
+    """Arithmetic. `auto` is bfloat16 where the processor has it."""
+    max_batch_size: int = 64
+    """Sequences in one step."""
+    max_batched_tokens: int = 512
+    """Tokens in one step: bounds how long a long prompt holds up the streams that are running."""
+    max_queue: int = 1024
+    """Requests in the engine, running and waiting. One more is refused."""
+    kv_cache_gb: int = 0
+    """Memory for the key-value cache. 0 lets it grow with need."""
+    prefix_cache: bool = True
+    """Keep the cache of finished prompts, for prompts that begin alike."""
+    threads: int = 0
+    """0 lets the engine choose."""
+
+    def arguments(self) -> list[str]:
+        """The command-line form that `parse` reads."""
+        return [f"--{f.name.replace('_', '-')}={getattr(self, f.name)}" for f in fields(self)]
+
+    @classmethod
+    def parse(cls, arguments: list[str]) -> EngineOptions:
+        """Raises ValueError, in one line, on an unknown option or a value of the wrong form."""
+        kinds = {f.name: str(f.type) for f in fields(cls)}
+        values: dict[str, object] = {}
+        for argument in arguments:
+            name, _, text = argument.removeprefix("--").partition("=")
+            name = name.replace("-", "_")
+            if name not in kinds:
+                raise ValueError(f"unknown option {argument}")
+            values[name] = _value(name, kinds[name], text)
+        if "model" not in values:
+            raise ValueError("--model is missing")
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def _value(name: str, kind: str, text: str) -> object:
+    match kind:
+        case "int":
+            if not text.isdecimal():
+                raise ValueError(f"--{name} must be a number, not {text!r}")
+            return int(text)
+        case "bool":
+            return text.lower() in {"1", "true"}
+        case "Path":
+            return Path(text)
+        case "Dtype" if text not in DTYPES:
+            raise ValueError(f"--{name} must be one of {', '.join(DTYPES)}, not {text!r}")
+    return text
