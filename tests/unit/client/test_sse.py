@@ -10,9 +10,26 @@ from penstock.client import ServerSentEvent, StreamError, aiter_sse, iter_sse
 from tests.unit.client.slicing import Broken, Wrap, async_parts, broken, cuts, until_error, wraps
 
 fields = st.sampled_from(
-    "data:|data: x|data:  y|data|data:é🙂|data: a:b|: note|:|event: add|event:|id: 7|id: a\0b|id|retry: 20|retry: no|other: 1||".split(
-        "|"
-    )
+    [
+        "data:",
+        "data: x",
+        "data:  y",
+        "data",
+        "data:é🙂",
+        "data: a:b",
+        ": note",
+        ":",
+        "event: add",
+        "event:",
+        "id: 7",
+        "id: a\x00b",
+        "id",
+        "retry: 20",
+        "retry: no",
+        "other: 1",
+        "",
+        "",
+    ]
 )
 texts = st.lists(st.tuples(fields, st.sampled_from(["\n", "\r\n", "\r"])), max_size=20)
 endings = st.sampled_from(["", "\n", "\n\n"])
