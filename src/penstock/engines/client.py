@@ -150,7 +150,9 @@ class EngineProcess:
     async def _spawn(self, timeout_s: float) -> _Process:
         """Start a process and read its first message. Raises LoadFailed."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(writer.close)
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 f"--fd={theirs.fileno()}",
@@ -159,7 +161,7 @@ class EngineProcess:
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
             )
-        reader, writer = await asyncio.open_connection(sock=ours)
+            undo.pop_all()
         started = _Process(process, reader, writer)
         try:
             async with asyncio.timeout(timeout_s):

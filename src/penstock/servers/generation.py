@@ -1,0 +1,188 @@
+"""Generation in terms of text: what TGI's and LMI's formats are both built on.
+
+Owns the way from a prompt's text to an engine and back: tokenising, incremental decoding, stop strings, the reason why it ended. It
+must never know a wire format: each server words its own events and errors.
+
+How a server uses it:
+
+    service = Generation(tokenizer, engine)
+    prompt = await service.encode(text, truncate=1000)          # ids; raises TokenizerError
+    async with aclosing(service.stream(prompt, sampling, stop=("User:",))) as steps:
+        async for step in steps:                                # Prefill first if asked for, then TextTokens
+            ...                                                 # the last TextToken has `.finish` set
+
+Leaving the `async with` early, by `break`, an exception or the cancellation of the task, cancels the request in the engine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.engines.base import Engine, EngineError, Finish, PromptLogprobs, Sampling, Token
+from penstock.engines.detokenizer import Detokenizer
+from penstock.engines.tokenizer import TextTokenizer
+
+Reason = Literal["length", "eos_token", "stop_sequence"]
+StopRule = Literal["anywhere", "suffix"]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptToken:
+    """A token of the prompt. `logprob` is natural, NaN where it is not known (the first one always)."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """The prompt, token by token: the first item of a stream whose sampling asks for `prompt_logprobs`."""
+
+    tokens: tuple[PromptToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextFinish:
+    """How a generation ended.
+
+    `generated_text` is all text without special tokens; a stop string stays in it, as both servers have it. `seed` is None for greedy.
+    """
+
+    reason: Reason
+    generated_text: str
+    generated_tokens: int
+    prompt_tokens: int
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextToken:
+    """One generated token. `text` is empty while a character is unfinished; a special token's text is its name ("<|endoftext|>").
+
+    `finish` is set on the last one.
+    """
+
+    id: int
+    text: str
+    logprob: float
+    special: bool
+    finish: TextFinish | None = None
+
+
+class GenerationFailed(EngineError):
+    """The engine ended a request with an error; the message is its reason."""
+
+
+class Generation:
+    """An engine and the tokenizer of its model."""
+
+    def __init__(self, tokenizer: TextTokenizer, engine: Engine) -> None:
+        self.tokenizer = tokenizer
+        self.engine = engine
+
+    async def encode(self, text: str, *, truncate: int | None = None) -> tuple[int, ...]:
+        """The prompt's token ids; the last `truncate` of them. A long text never holds up other requests. Raises TokenizerError."""
+        ids = await self.tokenizer.encode_async(text)
+        return ids if truncate is None else ids[-truncate:]
+
+    async def stream(
+        self,
+        prompt: tuple[int, ...],
+        sampling: Sampling,
+        *,
+        stop: Sequence[str] = (),
+        stop_rule: StopRule = "anywhere",
+    ) -> AsyncGenerator[Prefill | TextToken, None]:
+        """Generate. The last item is a TextToken with its `finish`. Raises EngineError (EngineGone, EngineFull, GenerationFailed).
+
+        The end is checked after each token in the order length, end-of-sequence token, stop string. `stop_rule` "anywhere" finds a stop
+        string wherever it ends and cuts the last token's text after it; "suffix" is the original TGI's rule: the text so far
+        must end with it when a token does (one newline after it is let pass).
+        """
+        texts = _Texts(self.tokenizer, prompt, StopStrings(stop, stop_rule))
+        async with aclosing(self.engine.generate(prompt, sampling)) as events:
+            async for event in events:
+                match event:
+                    case PromptLogprobs(logprobs=logprobs):
+                        yield self._prefill(prompt, logprobs)
+                    case Token(token=token, logprob=logprob):
+                        text, special, stopped = texts.push(token)
+                        reason = self._reason(token, texts.count, stopped, sampling)
+                        finish = None
+                        if reason is not None:
+                            seed = sampling.seed if sampling.do_sample else None
+                            finish = TextFinish(reason, texts.generated, texts.count, len(prompt), seed)
+                        yield TextToken(token, text, logprob, special, finish)
+                        if finish is not None:
+                            return
+                    case Finish(error=error, reason=why):
+                        raise GenerationFailed(error or f"the engine ended the request ({why})")
+
+    def _reason(self, token: int, count: int, stopped: bool, sampling: Sampling) -> Reason | None:
+        if count >= sampling.max_new_tokens:
+            return "length"
+        if token in self.engine.info.eos_token_ids and not sampling.ignore_eos:
+            return "eos_token"
+        return "stop_sequence" if stopped else None
+
+    def _prefill(self, prompt: tuple[int, ...], logprobs: Sequence[float]) -> Prefill:
+        return Prefill(
+            tuple(
+                PromptToken(number, self.tokenizer.decode((number,)), logprob)
+                for number, logprob in zip(prompt, logprobs, strict=True)
+            )
+        )
+
+
+class StopStrings:
+    """Finds stop strings in a text that grows, looking only at its end."""
+
+    def __init__(self, stop: Sequence[str], rule: StopRule) -> None:
+        self._stop = tuple(text for text in stop if text)
+        self._rule = rule
+        self._keep = max(map(len, self._stop), default=0) + 1
+        self._suffix = re.compile("|".join(f"(?:{re.escape(text)})$" for text in self._stop))
+        self._tail = ""
+
+    def cut(self, piece: str) -> int | None:
+        """How much of `piece` to keep if a stop string ends in it, else None."""
+        if not self._stop or not piece:
+            return None
+        text = self._tail + piece
+        before = len(self._tail)
+        self._tail = text[-self._keep :]
+        if self._rule == "suffix":
+            return len(piece) if self._suffix.search(text) else None
+        ends = [at + len(stop) for stop in self._stop if (at := text.find(stop, max(0, before - len(stop) + 1))) >= 0]
+        return min(ends) - before if ends else None
+
+
+class _Texts:
+    """One request's text so far."""
+
+    def __init__(self, tokenizer: TextTokenizer, prompt: tuple[int, ...], stop: StopStrings) -> None:
+        self._tokenizer = tokenizer
+        self._detokenizer = Detokenizer(tokenizer, prompt)
+        self._stop = stop
+        self._pieces: list[str] = []
+        self.count = 0
+
+    @property
+    def generated(self) -> str:
+        return "".join(self._pieces)
+
+    def push(self, token: int) -> tuple[str, bool, bool]:
+        """The token's text, whether it is special, whether a stop string ended in it."""
+        self.count += 1
+        text, special = self._detokenizer.push(token), self._tokenizer.is_special(token)
+        cut = self._stop.cut(text)
+        if cut is not None:
+            text = text[:cut]
+        if not special:
+            self._pieces.append(text)
+        return text, special, cut is not None

@@ -1,0 +1,187 @@
+"""From text to text, over an engine that says what the test wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.engines.base import EngineGone, EngineInfo, Finish, FinishReason, PromptLogprobs, Sampling, Token
+from penstock.engines.tokenizer import TextTokenizer
+from penstock.servers.generation import (
+    Generation,
+    GenerationFailed,
+    Prefill,
+    PromptToken,
+    StopRule,
+    StopStrings,
+    TextFinish,
+    TextToken,
+)
+from tests.tiny_models import EMOJI, END, END_ID
+
+
+class Scripted:
+    """An engine that says the same ids to everybody."""
+
+    info = EngineInfo("scripted", "cpu", "torch.float32", 100, (END_ID,), 8)
+    ready = True
+    load = (0, 0)
+
+    def __init__(self, ids: Sequence[int], end: FinishReason | EngineGone = "length") -> None:
+        self.ids = ids
+        self.end = end
+        self.closed_after: int | None = None
+
+    async def generate(
+        self, prompt: tuple[int, ...], sampling: Sampling
+    ) -> AsyncGenerator[PromptLogprobs | Token | Finish, None]:
+        count = 0
+        try:
+            if sampling.prompt_logprobs:
+                yield PromptLogprobs(1, (math.nan,) * len(prompt))
+            for number in self.ids:
+                count += 1
+                yield Token(1, number, -0.5)
+                await asyncio.sleep(0)
+            if isinstance(self.end, EngineGone):
+                raise self.end
+            yield Finish(1, self.end, "out of luck" if self.end == "error" else "")
+        finally:
+            self.closed_after = count
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> TextTokenizer:
+    return TextTokenizer.load(tiny_model)
+
+
+async def run(
+    tokenizer: TextTokenizer,
+    engine: Scripted,
+    *,
+    max_new_tokens: int = 100,
+    stop: Sequence[str] = (),
+    stop_rule: StopRule = "anywhere",
+    sample: bool = False,
+) -> list[TextToken]:
+    sampling = Sampling(max_new_tokens=max_new_tokens, do_sample=sample, seed=7)
+    service = Generation(tokenizer, engine)
+    steps = [s async for s in service.stream((1, 2), sampling, stop=stop, stop_rule=stop_rule)]
+    return [step for step in steps if isinstance(step, TextToken)]
+
+
+async def test_text_until_the_end_token(tokenizer: TextTokenizer) -> None:
+    engine = Scripted([*tokenizer.encode(f" four{EMOJI} five"), END_ID, 5, 6])
+    steps = await run(tokenizer, engine, sample=True)
+    assert [(s.text, s.special) for s in steps] == [
+        (" four", False), ("", False), (EMOJI, False), (" five", False), (END, True),
+    ]  # fmt: skip
+    assert [s.finish for s in steps[:-1]] == [None] * 4
+    assert steps[-1].finish == TextFinish("eos_token", f" four{EMOJI} five", 5, 2, 7)
+    assert engine.closed_after == 5, "the engine was not told to stop"
+
+
+async def test_the_last_allowed_token_is_length_whatever_it_is(tokenizer: TextTokenizer) -> None:
+    steps = await run(tokenizer, Scripted([*tokenizer.encode(" one"), END_ID]), max_new_tokens=2)
+    assert steps[-1].finish == TextFinish("length", " one", 2, 2, None)
+    steps = await run(tokenizer, Scripted(tokenizer.encode(" one two")), max_new_tokens=2, stop=[" two"])
+    assert steps[-1].finish == TextFinish("length", " one two", 2, 2, None)
+
+
+async def test_a_stop_string_over_two_tokens(tokenizer: TextTokenizer) -> None:
+    engine = Scripted(tokenizer.encode(" one two three four"))
+    steps = await run(tokenizer, engine, stop=["zero", "e two"])
+    assert steps[-1].finish == TextFinish("stop_sequence", " one two", 2, 2, None)
+    assert engine.closed_after == 2
+
+
+async def test_a_stop_string_inside_a_token_cuts_it(tokenizer: TextTokenizer) -> None:
+    steps = await run(tokenizer, Scripted(tokenizer.encode(" one three four")), stop=["thr"])
+    assert [s.text for s in steps] == [" one", " thr"]
+    assert steps[-1].finish == TextFinish("stop_sequence", " one thr", 2, 2, None)
+
+
+async def test_the_original_rule_does_not_see_inside_a_token(tokenizer: TextTokenizer) -> None:
+    steps = await run(
+        tokenizer, Scripted(tokenizer.encode(" one three four")), stop=["thr", "four"], stop_rule="suffix"
+    )
+    assert steps[-1].finish == TextFinish("stop_sequence", " one three four", 3, 2, None)
+
+
+async def test_prefill_comes_first(tokenizer: TextTokenizer) -> None:
+    service = Generation(tokenizer, Scripted([5]))
+    prompt = await service.encode(" one two three", truncate=2)
+    async with aclosing(service.stream(prompt, Sampling(max_new_tokens=1, prompt_logprobs=True))) as steps:
+        first = await anext(steps)
+    assert isinstance(first, Prefill)
+    assert [token.text for token in first.tokens] == [" two", " three"]
+    assert isinstance(first.tokens[0], PromptToken)
+
+
+async def test_leaving_cancels(tokenizer: TextTokenizer) -> None:
+    engine = Scripted(tokenizer.encode(" one two three four"))
+    async with aclosing(Generation(tokenizer, engine).stream((1,), Sampling(max_new_tokens=9))) as steps:
+        await anext(steps)
+        await anext(steps)
+    assert engine.closed_after == 2
+
+
+async def test_a_task_that_is_cancelled_cancels(tokenizer: TextTokenizer) -> None:
+    engine = Scripted([5] * 1000)
+    seen = asyncio.Event()
+
+    async def consume() -> None:
+        async for _ in Generation(tokenizer, engine).stream((1,), Sampling(max_new_tokens=2000)):
+            seen.set()
+
+    task = asyncio.create_task(consume())
+    await seen.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert engine.closed_after is not None
+    assert engine.closed_after < 1000
+
+
+async def test_an_engine_that_fails(tokenizer: TextTokenizer) -> None:
+    with pytest.raises(GenerationFailed, match="out of luck"):
+        await run(tokenizer, Scripted([5], "error"))
+    with pytest.raises(GenerationFailed, match=r"ended the request \(cancelled\)"):
+        await run(tokenizer, Scripted([5], "cancelled"))
+    with pytest.raises(EngineGone, match="SIGKILL"):
+        await run(tokenizer, Scripted([5], EngineGone("SIGKILL")))
+
+
+letters = st.text(alphabet="ab\n", max_size=5)
+
+
+@given(st.lists(letters, max_size=20), st.lists(letters, max_size=3))
+def test_stop_strings_anywhere_against_looking_at_all_of_the_text(pieces: list[str], stops: list[str]) -> None:
+    finder, text = StopStrings(stops, "anywhere"), ""
+    for piece in pieces:
+        ends = [end for stop in stops if stop for end in range(len(text) + 1, len(text + piece) + 1)
+                if (text + piece)[:end].endswith(stop)]  # fmt: skip
+        assert finder.cut(piece) == (min(ends) - len(text) if ends else None)
+        text += piece
+        if ends:
+            return
+
+
+@given(st.lists(letters, max_size=20), st.lists(letters, max_size=3))
+def test_stop_strings_as_a_suffix_against_looking_at_all_of_the_text(pieces: list[str], stops: list[str]) -> None:
+    finder, text = StopStrings(stops, "suffix"), ""
+    for piece in pieces:
+        text += piece
+        found = any(text.endswith((stop, stop + "\n")) for stop in stops if stop) and bool(piece)
+        assert finder.cut(piece) == (len(piece) if found else None)
+        if found:
+            return
