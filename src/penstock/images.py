@@ -34,7 +34,7 @@ _BUILT_IN: dict[str, tuple[Server, str]] = {
 
 def resolve(uri: str) -> Image:
     """The built-in server that an image URI names, else `container`. Pure; never fails."""
-    path, _, tag = uri.partition("@")[0].rpartition(":") if ":" in uri.rsplit("/", 1)[-1] else (uri, "", "")
+    path, tag = split(uri)
     repository = path.rsplit("/", 1)[-1]
     if repository == "djl-inference" and (match := _LMI.match(tag)):
         return Image(uri, "lmi", match[1])
@@ -42,5 +42,13 @@ def resolve(uri: str) -> Image:
         return Image(uri, "tgi", match[1])
     for name, (server, version) in _BUILT_IN.items():
         if path == name or path.endswith("/" + name):
-            return Image(uri, server, tag or version)
+            return Image(uri, server, version if tag in ("", "latest") else tag)
     return Image(uri, "container")
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Registry and repository, and the tag, "" where there is none; a digest is left out."""
+    name = uri.partition("@")[0]
+    path, colon, tag = name.rpartition(":")
+    # The last colon is a port's where a slash follows it.
+    return (path, tag) if colon and "/" not in tag else (name, "")

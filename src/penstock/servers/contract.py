@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-import uvicorn
-
 CONTAINER_MODEL_DIR = "/opt/ml/model"
 """Where a container finds its model (AWS: "Use Your Own Inference Code with Hosting Services")."""
 
@@ -111,6 +109,8 @@ def serve(app: Any, contract: Contract, *, drain_s: float = DRAIN_S) -> None:
     Blocks; call it in the main thread, once the model is ready or loads in the background (`/ping` must not answer 200 before).
     The application's lifespan runs; an error in its start-up ends the process with status 3.
     """
+    import uvicorn  # not every server serves by it, and importing it takes longer than starting some
+
     config = uvicorn.Config(
         app,
         loop="uvloop",
