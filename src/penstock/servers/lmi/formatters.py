@@ -6,6 +6,7 @@ Owns the exact bytes of each piece. Pure; it must never know where tokens come f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -246,6 +247,11 @@ def choose(name: str, version: tuple[int, int], stream: bool) -> Make:
     return _0_28[name or ("jsonlines" if stream else "json")]
 
 
+def _number(logprob: float) -> float | None:
+    """JSON has no NaN, which is what an engine without a log-probability gives."""
+    return None if math.isnan(logprob) else logprob
+
+
 def _visible(step: Step) -> str:
     return "" if step.special else step.text
 
@@ -254,15 +260,15 @@ def _token26(step: Step) -> dict[str, Any]:
     token: dict[str, Any] = {"id": [step.id]}
     if step.text:
         token["text"] = step.text
-    if step.logprob:
-        token["log_prob"] = step.logprob
+    if logprob := _number(step.logprob):
+        token["log_prob"] = logprob
     if step.special:
         token["special_token"] = True
     return token
 
 
 def _token28(step: Step) -> dict[str, Any]:
-    token: dict[str, Any] = {"id": step.id, "text": step.text, "log_prob": step.logprob}
+    token: dict[str, Any] = {"id": step.id, "text": step.text, "log_prob": _number(step.logprob)}
     if step.special:
         token["special_token"] = True
     return token
@@ -273,4 +279,4 @@ def _details28(asked: Asked, last: Step, count: int) -> dict[str, Any]:
 
 
 def _prefill(asked: Asked) -> list[dict[str, Any]]:
-    return [{"id": token, "text": text, "log_prob": logprob} for token, text, logprob in asked.prefill]
+    return [{"id": token, "text": text, "log_prob": _number(logprob)} for token, text, logprob in asked.prefill]

@@ -20,6 +20,10 @@ class BadInput(Exception):
     """A request that can't be generated from; the message goes to the client."""
 
 
+class Unreadable(BadInput):
+    """A body that is not what its content type says."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextRequest:
     """`inputs` as a list, with the parameters as they came."""
@@ -73,7 +77,7 @@ def _json(text: str, accept: str) -> TextRequest:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise BadInput(str(error)) from error
+        raise Unreadable(str(error)) from error
     if isinstance(value, list):
         value = {"inputs": value}
     if not isinstance(value, dict):
@@ -95,7 +99,7 @@ def _utf8(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(str(error)) from error
+        raise Unreadable(str(error)) from error
 
 
 def _csv(text: str) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from starlette.types import Message, Receive, Send
 
@@ -23,13 +24,21 @@ SEND_TIMEOUT_S = 600.0
 """How long a client may stop reading before its stream is cut."""
 
 
+class Pieces(Protocol):
+    """A body in pieces. Closing it, begun or not, ends the work behind it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A response. An iterator as `body` is sent one HTTP chunk a piece."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | AsyncGenerator[bytes, None] = b""
+    body: bytes | Pieces = b""
 
 
 def pretty(value: object) -> bytes:

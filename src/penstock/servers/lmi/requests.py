@@ -57,7 +57,8 @@ def invocation(headers: Iterable[tuple[str, str]], query: str, body: bytes) -> I
     content = [(key, value.encode()) for key, value in parse_qsl(query, keep_blank_values=True)]
     media_type = {key.lower(): value for key, value in properties}.get("content-type", "")
     media = media_type.partition(";")[0].strip().lower()
-    if media == "application/x-www-form-urlencoded":
+    # `curl -d` calls everything a form; what begins like JSON is JSON.
+    if media == "application/x-www-form-urlencoded" and not body.lstrip().startswith((b"{", b"[")):
         content += [
             (key, value.encode()) for key, value in parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
         ]
