@@ -1,6 +1,7 @@
 """The gateway's worker processes: started, watched, started again when they die, stopped.
 
-Owns their lives. It must never know what they do: they hold the listening sockets that they inherit, and say `ready` on the table's socket.
+Owns their lives and what they say on stderr, which goes into control's journal. It must never know what they do: they hold the listening
+sockets that they inherit, and say `ready` on the table's socket.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock.routes import GatewayEvent
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 BACKOFF_CAP_S = 30.0
 FORGET_DEATHS_S = 60.0
 DEATHS_BEFORE_READY = 3
+LINE_BYTES = 64 * 1024
 
 
 class GatewayDoesNotStart(Exception):
@@ -33,12 +35,12 @@ def command(home: Path, worker: int, sockets: dict[str, int]) -> list[str]:
 
 
 class Gateways:
-    """`workers` processes that share the listening `sockets`."""
+    """`workers` processes, each started by the command line that `command_of` gives for its number, with the descriptors `fds`."""
 
-    def __init__(self, home: Path, workers: int, sockets: dict[str, int]) -> None:
-        self._commands = [command(home, worker, sockets) for worker in range(workers)]
-        self._fds: Sequence[int] = tuple(sockets.values())
+    def __init__(self, workers: int, command_of: Callable[[int], Sequence[str]], fds: Sequence[int]) -> None:
+        self._workers, self._command_of, self._fds = workers, command_of, tuple(fds)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._last_words = ""
         self._draining = False
         self.ready: asyncio.Future[GatewayEvent] = asyncio.get_running_loop().create_future()
 
@@ -48,44 +50,60 @@ class Gateways:
             self.ready.set_result(event)
 
     async def run(self) -> None:
-        """Until cancelled. Raises GatewayDoesNotStart."""
+        """Until cancelled, or drained. Raises GatewayDoesNotStart."""
         async with asyncio.TaskGroup() as tasks:
-            for worker in range(len(self._commands)):
+            for worker in range(self._workers):
                 tasks.create_task(self._keep(worker))
 
     async def _keep(self, worker: int) -> None:
         deaths = 0
-        while not self.draining():
+        while True:
             began = time.monotonic()
             code = await self._live(worker)
-            if self.draining():
+            if self._draining:
                 return
             deaths = 1 if time.monotonic() - began > FORGET_DEATHS_S else deaths + 1
-            log.error("gateway worker %d ended with %d", worker, code)
             if deaths >= DEATHS_BEFORE_READY and not self.ready.done():
-                raise GatewayDoesNotStart(
-                    f"the gateway does not start: its worker ended {deaths} times, last with {code}"
-                )
+                said = f": {self._last_words}" if self._last_words else ""
+                raise GatewayDoesNotStart(f"the gateway does not start{said} (status {code})")
+            log.warning("gateway worker %d ended with %d; it is started again", worker, code)
             if deaths > 1:
                 await asyncio.sleep(min(BACKOFF_CAP_S, 0.25 * 2.0 ** (deaths - 2)))
 
-    def draining(self) -> bool:
-        return self._draining
-
     async def _live(self, worker: int) -> int:
         process = await asyncio.create_subprocess_exec(
-            *self._commands[worker], stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr, pass_fds=self._fds
+            *self._command_of(worker),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES,
+            pass_fds=self._fds,
         )
         self._processes[worker] = process
+        if self._draining:
+            self._terminate(process)
+        assert process.stderr is not None, "it is a pipe"
+        await self._journal(worker, process.stderr)
         return await process.wait()
+
+    async def _journal(self, worker: int, lines: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                line = await lines.readline()
+            except ValueError:  # longer than LINE_BYTES: what was read of it is dropped
+                continue
+            if not line:
+                return
+            if text := line.decode(errors="replace").strip():
+                self._last_words = text
+                log.info("%s", text, extra={"fields": {"worker": worker}})
 
     async def drain(self, grace_s: float) -> None:
         """SIGTERM to all; SIGKILL to those that are still there after `grace_s`."""
         self._draining = True
         alive = [process for process in self._processes.values() if process.returncode is None]
         for process in alive:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+            self._terminate(process)
         try:
             async with asyncio.timeout(grace_s):
                 await asyncio.gather(*(process.wait() for process in alive))
@@ -101,3 +119,8 @@ class Gateways:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
+
+    @staticmethod
+    def _terminate(process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
