@@ -15,6 +15,10 @@ from penstock.images import resolve
 from penstock.placement.base import ModelData, Placement, ReplicaSpec, ReplicaState, ReplicaStatus
 from penstock.placement.health import Probing
 
+ROOT = Path(__file__).parents[1]
+PYTHONPATH = f"{ROOT / 'src'}:{ROOT}"
+"""What a program that tests start needs in order to import the package and the tests."""
+
 QUICK = Probing(first_s=0.01, longest_s=0.05, period_s=0.05)
 WHO = ("123456789012", "us-east-1", "falcon")
 

@@ -18,7 +18,7 @@ from penstock.config import Paths
 from penstock.placement import orphans
 from penstock.placement.base import ReplicaSpec
 from penstock.placement.process import ProcessPlacement
-from tests.replicas import QUICK, Objects, alive, spec, until_state
+from tests.replicas import PYTHONPATH, QUICK, Objects, alive, spec, until_state
 from tests.waiting import until, until_async
 
 FAMILY = textwrap.dedent(
@@ -80,7 +80,7 @@ def family(home: Path) -> list[int]:
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."])}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     with subprocess.Popen(
         [sys.executable, "-c", CONTROL, str(tmp_path)], stdout=subprocess.PIPE, env=environment
     ) as process:
