@@ -1,0 +1,71 @@
+"""Who is calling: a head's signature in two steps, before and after the body.
+
+Owns the passage from a request's head to a verified identity. It must never read a body itself or know what is being asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.errors import AwsError
+from penstock.gateway.answers import dialect_of
+from penstock.gateway.head import Head
+from penstock.gateway.routing import Routes
+from penstock.routes import AccessKey
+from penstock.wire import refusals, sigv4
+from penstock.wire.refusals import Dialect
+
+
+@dataclass(slots=True)
+class Admission:
+    """A request that may send its body: its key exists and its date is right. The signature itself is still to be checked."""
+
+    request: sigv4.Request
+    claim: sigv4.Claim
+    key: sigv4.Key
+    dialect: Dialect
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether the signature can be checked only with the body's hash."""
+        return sigv4.needs_body(self.claim)
+
+    @property
+    def body_hash(self) -> str | None:
+        """The hash that the request says its body has, None where it says none."""
+        return self.claim.content if sigv4.is_hash(self.claim.content) else None
+
+    def check(self, body_sha256: str = "") -> sigv4.Identity:
+        """The identity, now that what stands for the body is known. Raises AwsError on a signature that does not hold."""
+        payload = self.claim.content or body_sha256
+        return sigv4.check_signature(self.request, self.claim, self.key, payload, self.dialect)
+
+    def wrong_body(self) -> AwsError:
+        return refusals.wrong_body(self.dialect)
+
+
+def admit(head: Head, keys: sigv4.KeyLookup, now: float, skew: float) -> Admission:
+    """Checks all that a head tells. Raises AwsError as the service that the head speaks to would answer."""
+    dialect = dialect_of(head)
+    request = sigv4.Request(head.method, head.path, head.query, head.headers)
+    claim = sigv4.read_claim(request, dialect)
+    key = sigv4.admit(request, claim, keys=keys, now=now, skew=skew, dialect=dialect)
+    return Admission(request, claim, key, dialect)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified caller: its key, and the region and service that its signature is for."""
+
+    key: AccessKey
+    region: str
+    service: str
+
+
+def caller(admission: Admission, routes: Routes) -> Caller:
+    """The key and scope of a request whose signature holds. Raises AwsError when the key has been taken away meanwhile."""
+    claim = admission.claim
+    key = routes.key(claim.access_key)
+    if key is None:
+        raise refusals.unknown_key(admission.dialect, claim.access_key)
+    return Caller(key, claim.region, claim.service)

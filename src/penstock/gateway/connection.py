@@ -1,0 +1,375 @@
+"""A client's connection: HTTP/1.1 from bytes to exchanges and back.
+
+Owns parsing, pipelining in order, keep-alive, back-pressure towards the client and the client's deadlines. It must never know what a
+request asks for: the opener that it is given makes an `Exchange` of each head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import cast
+
+import httptools
+
+from penstock.errors import AwsError
+from penstock.gateway import answers
+from penstock.gateway.door import Door
+from penstock.gateway.exchange import Client, Exchange
+from penstock.gateway.head import BadRequest, Head, read_head
+
+log = logging.getLogger("penstock.gateway")
+
+WRITE_HIGH = 64 * 1024
+"""Bytes that may wait for a slow client before its container is paused."""
+LINGER_S = 2.0
+MAX_WAITING = 64 * 1024
+"""Bytes of pipelined requests that are read ahead of their turn."""
+
+
+Opener = Callable[[Client, Head, str], Exchange]
+"""What makes an exchange of a client, a head and a request id. Raises AwsError where the head alone is reason to refuse."""
+
+
+class Incoming:
+    """A request whose turn may not have come: what has arrived of it so far."""
+
+    __slots__ = ("answered", "ended", "exchange", "head", "pieces")
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.exchange: Exchange | None = None
+        self.pieces: list[bytes] = []
+        self.ended = False
+        self.answered = False
+
+
+class ClientConnection(asyncio.Protocol):
+    """One accepted connection. `answer_by` and `deadline` are looked at by the door's sweep (loop time, seconds)."""
+
+    __slots__ = (
+        "_begun",
+        "_closing",
+        "_deaf",
+        "_expects",
+        "_head_size",
+        "_keep_alive",
+        "_parser",
+        "_queue",
+        "_raw",
+        "_read_paused",
+        "_unproductive",
+        "_url",
+        "_waiting",
+        "answer_by",
+        "deadline",
+        "door",
+        "opener",
+        "transport",
+        "write_paused",
+    )
+
+    def __init__(self, door: Door, opener: Opener) -> None:
+        self.door = door
+        self.opener = opener
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anybody else sees this object
+        self.answer_by = inf
+        self.deadline = inf
+        self.write_paused = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Incoming] = deque()
+        self._raw: list[tuple[bytes, bytes]] = []
+        self._url = b""
+        self._head_size = self._unproductive = self._waiting = 0
+        self._keep_alive = True
+        self._closing = self._deaf = self._expects = self._read_paused = self._begun = False
+
+    # --- the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+        self.door.arrived(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.door.left(self)
+        self._leave()
+
+    def eof_received(self) -> None:
+        """A client that closes its side has left: nobody half-closes and goes on reading but by accident."""
+        if any(incoming.exchange for incoming in self._queue):
+            self._leave()
+            self.transport.abort()
+
+    def _leave(self) -> None:
+        queue, self._queue = self._queue, deque()
+        for incoming in queue:
+            exchange, incoming.exchange = incoming.exchange, None
+            if exchange is not None:
+                exchange.gone()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self._queue and (exchange := self._queue[0].exchange):
+            exchange.pause()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self._queue and (exchange := self._queue[0].exchange):
+            exchange.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        if not self._unproductive and not self._queue:
+            self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+        self._unproductive += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgraded(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError as error:
+            self._refuse_cause(error)
+        except httptools.HttpParserError as error:
+            self._refuse(BadRequest(400, f"This is not HTTP/1.1: {error}."))
+        if self._unproductive > self.door.limits.header_bytes and not self._closing:
+            self._refuse(BadRequest(431, "The request's head, or what stands between pieces of its body, is too long."))
+
+    def _upgraded(self, rest: bytes) -> None:
+        """The client asked to change protocols; we go on in this one, and can read no further request."""
+        self._closing = self._deaf = True
+
+    # --- the parser's callbacks
+
+    def on_message_begin(self) -> None:
+        if self._closing:
+            raise BadRequest(400, "Nothing follows a request that closes the connection.")
+        self._raw = []
+        self._url = b""
+        self._head_size = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size + len(self._url) > self.door.limits.header_bytes:
+            raise BadRequest(431, "The request's head is too long.")
+        if not (self._queue and not self._queue[-1].ended):  # trailers are read and dropped
+            self._raw.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        keep_alive = parser.should_keep_alive()
+        head = read_head(parser.get_method().decode(), self._url, self._raw, parser.get_http_version(), keep_alive)
+        self._unproductive = 0
+        self._head_size = 0
+        self._raw = []
+        incoming = Incoming(head)
+        self._queue.append(incoming)
+        if len(self._queue) == 1:
+            self._start(incoming)
+
+    def on_body(self, data: bytes) -> None:
+        self._unproductive = 0
+        incoming = self._queue[-1] if self._queue else None
+        if incoming is None or incoming.answered:
+            return
+        if incoming.exchange is not None:
+            self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+            self._expects = False
+            incoming.exchange.body(data)
+        else:
+            incoming.pieces.append(data)
+            self._waiting += len(data)
+            self._wait_if_too_much()
+
+    def on_message_complete(self) -> None:
+        self._unproductive = 0
+        if not self._queue:
+            return
+        incoming = self._queue[-1]
+        incoming.ended = True
+        if incoming.exchange is not None:
+            self.deadline = inf
+            incoming.exchange.body_end()
+        elif incoming.answered:
+            self._next()
+        else:
+            self._waiting += 1024  # a request without a body takes room too
+            self._wait_if_too_much()
+
+    def _wait_if_too_much(self) -> None:
+        if self._waiting > MAX_WAITING:
+            self.pause_body()
+
+    # --- requests in turn
+
+    def _start(self, incoming: Incoming) -> None:
+        head = incoming.head
+        self._begun = False
+        self._keep_alive = head.keep_alive and head.http11
+        self._expects = head.expects and not incoming.pieces and not incoming.ended
+        self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+        request_id = self.door.request_id()
+        try:
+            exchange = incoming.exchange = self.opener(self, head, request_id)
+            exchange.start()
+        except AwsError as error:
+            self.refuse(head, error, request_id)
+            return
+        pieces, incoming.pieces = incoming.pieces, []
+        for piece in pieces:
+            if not incoming.answered:
+                exchange.body(piece)
+        if incoming.answered:
+            return
+        if incoming.ended:
+            self.deadline = inf
+            exchange.body_end()
+
+    def _next(self) -> None:
+        """The first request is answered and its body is read: on to the next, or to waiting for one."""
+        self._queue.popleft()
+        if self._closing or not self._keep_alive or self.door.draining:
+            self._close()
+        elif self._queue:
+            self._waiting = 0
+            self.resume_body()
+            self.door.loop.call_soon(self._start_waiting)  # not from here: a long pipeline would be a deep recursion
+        else:
+            self._unproductive = 0
+            self.deadline = self.door.loop.time() + self.door.limits.keepalive_timeout_s
+
+    def _start_waiting(self) -> None:
+        if self._queue and self._queue[0].exchange is None and not self._queue[0].answered:
+            self._start(self._queue[0])
+
+    def _close(self) -> None:
+        """Closes when all that was written is out."""
+        self._closing = True
+        self._leave()
+        self.deadline = self.door.loop.time() + self.door.limits.keepalive_timeout_s
+        self.transport.close()
+
+    # --- for exchanges
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection goes on after the present answer: its head must say so."""
+        return self._keep_alive and not self._closing and not self.door.draining
+
+    def proceed(self) -> None:
+        """Tells a client that waits for it to send the body."""
+        if self._expects:
+            self._expects = False
+            self.transport.write(answers.CONTINUE)
+
+    def write(self, data: bytes) -> None:
+        self._begun = True
+        self.transport.write(data)
+
+    def done(self) -> None:
+        """Ends the present answer. What is left of the request's body is read and dropped, for a while."""
+        incoming = self._queue[0]
+        incoming.exchange = None
+        incoming.answered = True
+        self.answer_by = inf
+        if incoming.ended:
+            self._next()
+        elif self._expects:
+            self._close()  # the body may or may not come: no next request could be told from it
+        else:
+            self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+            self.resume_body()
+
+    def refuse(self, head: Head, error: AwsError, request_id: str) -> None:
+        """Answers the present request with an error."""
+        if self._expects:
+            self._keep_alive = False
+        self.write(answers.error_answer(head, error, request_id, keep_alive=self.keep_alive))
+        self.done()
+
+    def break_off(self) -> None:
+        """Ends the connection so that no client can take what it got for a whole answer."""
+        self._closing = True
+        self._leave()
+        self.transport.abort()
+
+    def pause_body(self) -> None:
+        """Reads no more from the client until `resume_body`."""
+        if not self._read_paused and not self.transport.is_closing():
+            self._read_paused = True
+            self.deadline = inf
+            self.transport.pause_reading()
+
+    def resume_body(self) -> None:
+        if self._read_paused and not self.transport.is_closing():
+            self._read_paused = False
+            self.transport.resume_reading()
+            if self._queue and not self._queue[-1].ended:
+                self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+
+    # --- refusals of what is not HTTP, and deadlines
+
+    def _refuse_cause(self, error: httptools.HttpParserCallbackError) -> None:
+        cause = error.__context__
+        if isinstance(cause, BadRequest):
+            self._refuse(cause)
+            return
+        log.error("a request ended in an error of ours", exc_info=cause)
+        self.break_off()
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answers, unless an answer has begun, and closes: after this no byte can be trusted to start a request."""
+        self._closing = self._deaf = True
+        if self._queue and self._queue[-1].ended:
+            return  # garbage behind whole requests: those are answered first, then the connection closes
+        if len(self._queue) > 1 or (self._begun and self._queue and not self._queue[0].answered):
+            self.break_off()
+            return
+        answered = bool(self._queue) and self._queue[0].answered
+        self._leave()
+        if not answered:
+            self.transport.write(answers.plain_answer(error.status, str(error), self.door.request_id()))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Closes our side and reads the rest of theirs for a moment: closing over unread bytes would destroy the answer on its way."""
+        self.deadline = self.door.loop.time() + LINGER_S
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def expire(self, now: float) -> None:
+        """A deadline has passed: the sweep calls this."""
+        if self.answer_by <= now:
+            self.answer_by = inf
+            if self._queue and (exchange := self._queue[0].exchange):
+                exchange.expired()
+            return
+        self.deadline = inf
+        incoming = self._queue[0] if self._queue else None
+        if self._closing or (incoming is not None and incoming.answered):
+            self.break_off()
+        elif incoming is not None and incoming.exchange is not None:
+            self._refuse(BadRequest(408, "The request's body stopped coming."))
+        elif self._unproductive:
+            self._refuse(BadRequest(408, "The request's head did not come in time."))
+        else:
+            self._close()
+
+    def drain(self) -> None:
+        """The server is stopping: an idle connection closes now, a busy one after its answer."""
+        if not self._queue:
+            self._close()
+
+    def shut(self) -> None:
+        """The drain time is over."""
+        if self._queue and (exchange := self._queue[0].exchange):
+            exchange.shut()
+        else:
+            self.break_off()

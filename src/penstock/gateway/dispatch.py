@@ -1,0 +1,45 @@
+"""Which exchange answers a head.
+
+Owns the dispatch by path and signature. It must never parse or relay a byte.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from penstock.errors import AwsError
+from penstock.gateway import failures
+from penstock.gateway.authenticate import Admission, admit
+from penstock.gateway.exchange import Client, Exchange
+from penstock.gateway.head import Head
+from penstock.gateway.invocation import Invocation
+from penstock.gateway.relay import Relay
+from penstock.gateway.streamed import StreamedInvocation
+from penstock.gateway.unary import UnaryInvocation
+
+_INVOKE = re.compile(r"/endpoints/([^/]*)/(invocations|invocations-response-stream)\Z")
+_OPERATIONS: dict[str, type[Invocation]] = {
+    "invocations": UnaryInvocation,
+    "invocations-response-stream": StreamedInvocation,
+}
+
+
+def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
+    """The exchange that answers `head`. Raises AwsError where the head alone is reason to refuse."""
+    door = client.door
+    if door.draining:
+        raise failures.unavailable("The server is shutting down. Send the request again.")
+    admission = admit(head, door.routes.secret, door.clock(), door.limits.clock_skew_s)
+    if head.path.startswith("/endpoints/") and admission.claim.service == "sagemaker":
+        return _invocation(client, head, request_id, admission)
+    return Relay(client, head, request_id, admission)
+
+
+def _invocation(client: Client, head: Head, request_id: str, admission: Admission) -> Exchange:
+    match = _INVOKE.match(head.path)
+    if match is None:
+        raise AwsError("UnknownOperationException", "This path has no operation.", status=404)
+    if head.method != "POST":
+        raise AwsError("UnknownOperationException", f"This path has no operation {head.method}.", status=405)
+    return _OPERATIONS[match[2]](client, head, request_id, admission, unquote(match[1]))

@@ -1,0 +1,108 @@
+"""The door: what all connections of one worker share.
+
+Owns the set of open connections, the sweep over their deadlines, and draining; it holds the routes, the clock and the limits. It must
+never parse or relay a byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+from penstock.config import Settings
+from penstock.gateway.routing import Routes
+from penstock.gateway.upstream import Target
+from penstock.routes import GatewayEvent
+
+SWEEP_S = 0.25
+"""How often deadlines are looked at: one timer for all connections instead of several for each."""
+
+
+class Swept(Protocol):
+    """A connection, as far as the door looks after it. Deadlines are loop time, seconds."""
+
+    deadline: float
+    answer_by: float
+
+    def expire(self, now: float) -> None: ...
+    def drain(self) -> None: ...
+    def shut(self) -> None: ...
+
+
+class Door:
+    """One worker's shared state. `notify` sends an event to control; `clock` is seconds since the epoch."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        *,
+        control: Target,
+        notify: Callable[[GatewayEvent], None],
+        worker: int = 0,
+        clock: Callable[[], float] = time.time,
+        rng: Random | None = None,
+    ) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.limits = settings.limits
+        self.routes = Routes()
+        self.control = control
+        self.notify = notify
+        self.worker = worker
+        self.clock = clock
+        self.rng = rng or Random()  # noqa: S311  # chooses replicas and names requests, guards nothing
+        self.connections: set[Swept] = set()
+        self.draining = False
+        self._emptied = asyncio.Event()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def request_id(self) -> str:
+        """A fresh id in the form of AWS's."""
+        h = f"{self.rng.getrandbits(128):032x}"
+        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"
+
+    def unreachable(self, target: Target) -> None:
+        """Tells control that a replica refused or dropped a connection."""
+        self.notify(GatewayEvent("unreachable", self.worker, replica=target.name, epoch=target.epoch))
+
+    def arrived(self, client: Swept) -> None:
+        self.connections.add(client)
+
+    def left(self, client: Swept) -> None:
+        self.connections.discard(client)
+        if not self.connections:
+            self._emptied.set()
+
+    def start(self) -> None:
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for client in [one for one in self.connections if one.deadline <= now or one.answer_by <= now]:
+            client.expire(now)
+        for target in self.routes.targets:
+            target.sweep(now)
+        self.control.sweep(now)
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+
+    async def drain(self) -> None:
+        """Lets open exchanges finish for `Limits.drain_s`, then ends the rest so that no client takes them for whole."""
+        self.draining = True
+        for client in list(self.connections):
+            client.drain()
+        self._emptied.clear()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), self.limits.drain_s)
+        for client in list(self.connections):
+            client.shut()
+        await asyncio.sleep(0)  # what `shut` wrote goes out at the end of this turn of the loop
+        if self._sweeper:
+            self._sweeper.cancel()
+        for target in (*self.routes.targets, self.control):
+            target.retire()

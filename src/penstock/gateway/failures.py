@@ -1,0 +1,118 @@
+"""What can go wrong with an invocation, in AWS's words.
+
+Owns the runtime's errors: type, status, `ErrorCode` and text. It must never know a connection or decide when one applies.
+AWS's page: "InvokeEndpointWithResponseStream", Errors; the texts are those that the service sends.
+"""
+
+from __future__ import annotations
+
+from penstock.errors import AwsError
+from penstock.routes import Endpoint
+
+MAX_ORIGINAL = 64 * 1024
+"""Bytes of a container's error body that are passed on; a longer one counts as one that could not be loaded."""
+
+
+def no_such_endpoint(name: str, account: str) -> AwsError:
+    return _validation(f"Endpoint {name} of account {account} not found.", "NO_SUCH_ENDPOINT")
+
+
+def bad_endpoint_name(name: str) -> AwsError:
+    text = (
+        f"1 validation error detected: Value '{name}' at 'endpointName' failed to satisfy constraint: "
+        "Member must satisfy regular expression pattern: ^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
+    )
+    return _validation(text, "VALIDATION_ERROR")
+
+
+def too_long(member: str, limit: int) -> AwsError:
+    text = (
+        f"1 validation error detected: Value at '{member}' failed to satisfy constraint: "
+        f"Member must have length less than or equal to {limit}"
+    )
+    return _validation(text, "VALIDATION_ERROR")
+
+
+def body_too_large(limit: int) -> AwsError:
+    """AWS sends it without an error type, so that boto3 shows the code as "413"."""
+    return AwsError("", f"HTTP content length exceeded {limit} bytes.", status=413)
+
+
+def no_such_variant(variant: str, endpoint: str) -> AwsError:
+    return _validation(f"Variant {variant} of endpoint {endpoint} not found.", "NO_SUCH_VARIANT")
+
+
+def _validation(text: str, code: str) -> AwsError:
+    return AwsError("ValidationError", text, status=400, members={"ErrorCode": code})
+
+
+def from_container(endpoint: Endpoint, container: str, status: int, body: bytes | None) -> AwsError:
+    """A container answered with an error. `body` is None where it was too long or broke off."""
+    kind = "client" if 400 <= status < 500 else "server"
+    if not body:
+        text = f"Received {kind} error ({status}) from {container} and could not load the entire response body."
+        return _model_error(endpoint, text, status, "", f"{kind.upper()}_ERROR_FROM_MODEL")
+    original = body.decode("utf-8", "replace")
+    text = f'Received {kind} error ({status}) from {container} with message "{original}".'
+    return _model_error(endpoint, text, status, original, f"{kind.upper()}_ERROR_FROM_MODEL")
+
+
+def timed_out(endpoint: Endpoint, container: str) -> AwsError:
+    original = (
+        f"Your invocation timed out while waiting for a response from container {container}. Review the latency "
+        "metrics for each container in Amazon CloudWatch, resolve the issue, and try again."
+    )
+    text = f'Received server error (0) from {container} with message "{original}".'
+    return _model_error(endpoint, text, 0, original, "SERVER_ERROR_FROM_MODEL")
+
+
+def no_response(endpoint: Endpoint) -> AwsError:
+    """No replica could be reached, or the one that took the request left without an answer."""
+    original = (
+        f"Amazon SageMaker could not get a response from the {endpoint.name} endpoint. This can occur when CPU or "
+        "memory utilization is high. To check your utilization, see Amazon CloudWatch. To fix this problem, use an "
+        "instance type with more CPU capacity or memory."
+    )
+    text = f'Received server error (0) from model with message "{original}".'
+    return _model_error(endpoint, text, 0, original, "SERVER_ERROR_FROM_MODEL")
+
+
+def stream_timed_out(container: str) -> AwsError:
+    text = f"Your model {container} did not complete sending the inference response in the allotted time."
+    return AwsError("ModelStreamError", text, members={"ErrorCode": "ModelInvocationTimeExceeded"})
+
+
+def stream_broken(container: str) -> AwsError:
+    text = f"Your model {container} closed the connection before it had sent the whole inference response."
+    return AwsError("ModelStreamError", text, members={"ErrorCode": "StreamBroken"})
+
+
+def stream_ended_by_shutdown() -> AwsError:
+    return AwsError("InternalStreamFailure", "The server is shutting down. Send the request again.", status=500)
+
+
+def unavailable(text: str) -> AwsError:
+    code = "ServiceUnavailable"
+    return AwsError(code, text, status=503, members={"ErrorCode": "SERVICE_UNAVAILABLE"})
+
+
+def internal() -> AwsError:
+    text = "The server met an unexpected condition. Its log has the request's id."
+    return AwsError("InternalFailure", text, status=500, members={"ErrorCode": "INTERNAL_FAILURE"})
+
+
+def _model_error(endpoint: Endpoint, text: str, status: int, original: str, code: str) -> AwsError:
+    region, account = endpoint.region, endpoint.account
+    group = f"/aws/sagemaker/Endpoints/{endpoint.name}"
+    see = (
+        f" See https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}"
+        f"#logEventViewer:group={group} in account {account} for more information."
+    )
+    partition = endpoint.arn.split(":")[1] if endpoint.arn.count(":") > 4 else "aws"
+    members: dict[str, str | int] = {
+        "ErrorCode": code,
+        "OriginalStatusCode": status,
+        "OriginalMessage": original,
+        "LogStreamArn": f"arn:{partition}:logs:{region}:{account}:log-group:{group}",
+    }
+    return AwsError("ModelError", text + see, status=424, members=members)

@@ -1,0 +1,67 @@
+"""Which headers cross the gateway, and under which names.
+
+Owns the runtime API's header lists in both directions, their asymmetries included. It must never touch a connection.
+AWS's pages: "InvokeEndpoint" and "InvokeEndpointWithResponseStream", Request and Response Syntax; every other POST header is stripped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.gateway import failures
+
+Rule = tuple[str, str, int]
+"""The member's name in AWS's messages, the name on the wire towards the container, and the longest value (0: no limit)."""
+
+_SHARED: dict[str, Rule] = {
+    "content-type": ("contentType", "Content-Type", 1024),
+    "x-amzn-sagemaker-custom-attributes": ("customAttributes", "X-Amzn-SageMaker-Custom-Attributes", 1024),
+    "x-amzn-sagemaker-target-variant": ("targetVariant", "X-Amzn-SageMaker-Target-Variant", 63),
+    "x-amzn-sagemaker-target-container-hostname": (
+        "targetContainerHostname",
+        "X-Amzn-SageMaker-Target-Container-Hostname",
+        63,
+    ),
+    "x-amzn-sagemaker-inference-id": ("inferenceId", "X-Amzn-SageMaker-Inference-Id", 64),
+    "x-amzn-sagemaker-inference-component": (
+        "inferenceComponentName",
+        "X-Amzn-SageMaker-Inference-Component",
+        63,
+    ),
+    "x-amzn-sagemaker-session-id": ("sessionId", "X-Amzn-SageMaker-Session-Id", 256),
+    "x-amzn-sagemaker-prefix-aware-id": ("prefixAwareId", "X-Amzn-SageMaker-Prefix-Aware-Id", 64),
+}
+UNARY: dict[str, Rule] = _SHARED | {
+    "accept": ("accept", "Accept", 1024),
+    "x-amzn-sagemaker-target-model": ("targetModel", "X-Amzn-SageMaker-Target-Model", 1024),
+    "x-amzn-sagemaker-enable-explanations": ("enableExplanations", "X-Amzn-SageMaker-Enable-Explanations", 64),
+}
+"""What InvokeEndpoint passes to the container."""
+STREAMED: dict[str, Rule] = _SHARED | {"x-amzn-sagemaker-accept": ("accept", "Accept", 1024)}
+"""What the streamed call passes: its `Accept` is about the event stream, `X-Amzn-SageMaker-Accept` about the model's answer."""
+
+_RETURNED = {
+    "x-amzn-sagemaker-custom-attributes": "x-amzn-sagemaker-custom-attributes",
+    "x-amzn-sagemaker-new-session-id": "x-amzn-sagemaker-new-session-id",
+    "x-amzn-sagemaker-session-id": "x-amzn-sagemaker-new-session-id",
+    "x-amzn-sagemaker-closed-session-id": "x-amzn-sagemaker-closed-session-id",
+}
+"""A container's header to the client's. To NEW_SESSION AWS's page answers with `…-Session-Id`, AWS's library with `…-New-Session-Id`."""
+
+
+def to_container(headers: Mapping[str, str], rules: Mapping[str, Rule], length: int) -> bytes:
+    """The headers that a container gets, but for Host. Raises AwsError (ValidationError) on a value longer than the API allows."""
+    lines = [f"Content-Length: {length}\r\n"]
+    for name, (member, wire, limit) in rules.items():
+        value = headers.get(name)
+        if value is not None:
+            if limit and len(value) > limit:
+                raise failures.too_long(member, limit)
+            lines.append(f"{wire}: {value}\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode("latin-1")
+
+
+def from_container(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What of a container's answer the client sees beside its type."""
+    return [(name, headers[theirs]) for theirs, name in _RETURNED.items() if theirs in headers]

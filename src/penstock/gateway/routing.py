@@ -1,0 +1,110 @@
+"""Which replica answers: the routing table, indexed for one look-up a request.
+
+Owns the index over a `RoutingTable`, the choice of variant and replica, and the connections' targets across table changes. It must never
+open a connection or know a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from random import Random
+
+from penstock.gateway.upstream import Target
+from penstock.routes import AccessKey, Endpoint, Replica, RoutingTable, Variant
+from penstock.wire import sigv4
+
+
+@dataclass(frozen=True, slots=True)
+class VariantRoute:
+    """A variant and where its replicas are reached."""
+
+    variant: Variant
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An endpoint ready for use."""
+
+    endpoint: Endpoint
+    variants: tuple[VariantRoute, ...]
+
+    def variant(self, name: str) -> VariantRoute | None:
+        return next((one for one in self.variants if one.variant.name == name), None)
+
+    def by_weight(self, rng: Random) -> VariantRoute | None:
+        """A variant drawn with probability weight over the sum of weights (AWS: ProductionVariant, InitialVariantWeight)."""
+        variants = self.variants
+        if len(variants) == 1:
+            return variants[0]
+        total = sum(max(one.variant.weight, 0.0) for one in variants)
+        if total <= 0:
+            return variants[0] if variants else None
+        at = rng.random() * total
+        for one in variants:
+            at -= max(one.variant.weight, 0.0)
+            if at < 0:
+                return one
+        return variants[-1]
+
+
+def choose(route: VariantRoute, rng: Random, tried: Collection[Target] = ()) -> Target | None:
+    """A replica that has not been tried: any, or one with the fewest requests in flight. None when there is none left."""
+    targets = route.targets
+    if tried:
+        targets = tuple(target for target in targets if target not in tried)
+    if len(targets) < 2:
+        return targets[0] if targets else None
+    if route.variant.routing == "LEAST_OUTSTANDING_REQUESTS":
+        least = min(target.outstanding for target in targets)
+        targets = tuple(target for target in targets if target.outstanding == least)
+    return targets[int(rng.random() * len(targets))]
+
+
+class Routes:
+    """The table in force. `apply` swaps it whole between two requests; requests in flight keep what they began with."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self._routes: dict[tuple[str, str, str], Route] = {}
+        self._keys: dict[str, AccessKey] = {}
+        self._secrets: dict[str, sigv4.Key] = {}
+        self._targets: dict[Replica, Target] = {}
+
+    def apply(self, table: RoutingTable) -> None:
+        old, self._targets = self._targets, {}
+        routes = (self._route(endpoint, old) for endpoint in table.endpoints)
+        self._routes = {(one.endpoint.account, one.endpoint.region, one.endpoint.name): one for one in routes}
+        self._keys = {key.id: key for key in table.keys}
+        self._secrets = {key.id: sigv4.Key(key.secret, key.session_token) for key in table.keys}
+        self.version = table.version
+        for replica, target in old.items():
+            if replica not in self._targets:
+                target.retire()
+
+    def _route(self, endpoint: Endpoint, old: dict[Replica, Target]) -> Route:
+        variants = []
+        for variant in endpoint.variants:
+            targets = []
+            for replica in variant.replicas:
+                target = self._targets.get(replica) or old.get(replica)
+                if target is None:
+                    target = Target((replica.host, replica.port), replica.id, replica.epoch)
+                self._targets[replica] = target
+                targets.append(target)
+            variants.append(VariantRoute(variant, tuple(targets)))
+        return Route(endpoint, tuple(variants))
+
+    def route(self, account: str, region: str, name: str) -> Route | None:
+        return self._routes.get((account, region, name))
+
+    def key(self, access_key: str) -> AccessKey | None:
+        return self._keys.get(access_key)
+
+    def secret(self, access_key: str) -> sigv4.Key | None:
+        return self._secrets.get(access_key)
+
+    @property
+    def targets(self) -> Collection[Target]:
+        return self._targets.values()

@@ -1,0 +1,377 @@
+"""Kept-alive HTTP/1.1 connections to replicas and to the control process.
+
+Owns connecting, reuse, reading a response piece by piece, and whether a failed request may be sent again. It must never know what a
+response means: a `Sink` is told of its head, its parts and its end, and `Target`s are handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol, cast
+
+import httptools
+
+CONNECT_TIMEOUT_S = 2.0
+"""A container must accept within 250 ms (AWS: "Custom Inference Code with Hosting Services"); this leaves room for a busy host."""
+IDLE_S = 4.0
+"""How long a connection waits for its next request: less than the 5 s of the commonest servers, so that they rarely close one in use."""
+MAX_IDLE = 256
+MAX_HEAD = 64 * 1024
+MAX_PART = 1024 * 1024
+"""A chunk longer than this is passed on in pieces, so that one stream holds no more than this."""
+
+_TCP_INFO_UNACKED = slice(24, 28)
+
+
+class Failure(Enum):
+    """How a request failed, as far as its sender must know."""
+
+    REFUSED = "no connection came about"
+    UNTOUCHED = "a reused connection was gone before the other side can have read the request: send it again"
+    SILENT = "the connection ended before any answer"
+    BROKEN = "the connection ended, or made no sense, inside an answer"
+
+
+class Sink(Protocol):
+    """Who asked. After `upstream_end` or `upstream_failed` nothing more is told."""
+
+    def upstream_ready(self, upstream: Upstream) -> None: ...
+    def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None: ...
+    def upstream_parts(self, parts: list[bytes]) -> None: ...
+    def upstream_end(self) -> None: ...
+    def upstream_failed(self, failure: Failure) -> None: ...
+    def upstream_paused(self) -> None: ...
+    def upstream_resumed(self) -> None: ...
+
+
+class Target:
+    """Somewhere that requests can be sent: `address` is (host, port), or the path of a unix socket."""
+
+    __slots__ = ("address", "epoch", "gone", "host", "idle", "name", "outstanding")
+
+    def __init__(self, address: tuple[str, int] | str, name: str = "", epoch: int = 0) -> None:
+        self.address = address
+        self.host = b"localhost" if isinstance(address, str) else _authority(*address)
+        self.name = name
+        self.epoch = epoch
+        self.outstanding = 0
+        self.idle: list[Upstream] = []
+        self.gone = False
+
+    def retire(self) -> None:
+        """No further request goes here; those in flight go on."""
+        self.gone = True
+        for upstream in list(self.idle):
+            upstream.abort()
+
+    def sweep(self, now: float) -> None:
+        """Closes what has idled too long."""
+        for upstream in [one for one in self.idle if one.idle_until <= now]:
+            upstream.abort()
+
+
+def _authority(host: str, port: int) -> bytes:
+    return f"[{host}]:{port}".encode() if ":" in host else f"{host}:{port}".encode()
+
+
+class Upstream(asyncio.Protocol):
+    """One connection, serving one request at a time."""
+
+    __slots__ = (
+        "_body_parts",
+        "_ended",
+        "_framed",
+        "_head_bytes",
+        "_head_ready",
+        "_headless",
+        "_interim",
+        "_keep_alive",
+        "_loop",
+        "_parser",
+        "_parts",
+        "_pending",
+        "_raw",
+        "answering",
+        "idle_until",
+        "keep_s",
+        "reused",
+        "sending",
+        "sink",
+        "status",
+        "target",
+        "transport",
+        "whole_chunks",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, target: Target) -> None:
+        self._loop = loop
+        self.target = target
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anybody else sees this object
+        self.sink: Sink | None = None
+        self.reused = self.sending = False
+        self.idle_until = 0.0
+        self.keep_s = IDLE_S
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parts: list[bytes] = []
+        self._pending = b""
+        self._raw: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._head_ready = self._ended = self._interim = self._framed = self._keep_alive = False
+        self.answering = False
+        self.status = 0
+        self.whole_chunks = False
+        self._headless = False
+
+    def begin(self, sink: Sink, *, whole_chunks: bool, bodyless: bool = False) -> None:
+        """Takes the connection for one request. `whole_chunks`: a part is exactly one HTTP chunk; `bodyless`: the method is HEAD.
+
+        While the sink has `sending` set, an early answer ends the connection: the request's rest can't be told from another.
+        """
+        self.sink = sink
+        self.sending = False
+        self.whole_chunks = whole_chunks
+        self._headless = bodyless
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def abort(self) -> None:
+        """Closes at once and tells nobody: this is how a container learns that it may stop."""
+        self.sink = None
+        self._forget()
+        self.transport.abort()
+
+    def pause(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # --- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def pause_writing(self) -> None:
+        if self.sink:
+            self.sink.upstream_paused()
+
+    def resume_writing(self) -> None:
+        if self.sink:
+            self.sink.upstream_resumed()
+
+    def eof_received(self) -> None:
+        """The other side sends no more: the end of an answer without a length, else a failure, told while the socket can be asked."""
+        if self.sink is None:
+            return
+        if self.answering and not self._framed:
+            self._flush()
+            if self.sink is not None:
+                self._finish(reusable=False)
+        else:
+            self._fail(untouched=self._unread())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._forget()
+        if self.sink is not None:
+            # A reset before any byte of an answer means that our request was never read: what was read is closed without one.
+            self._fail(untouched=isinstance(error, ConnectionResetError | BrokenPipeError))
+
+    def _unread(self) -> bool:
+        """Whether bytes of our request are still unacknowledged, or not even sent: then the close came first."""
+        if self.transport.get_write_buffer_size():
+            return True
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.family == socket.AF_UNIX:
+            return False
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+        return int.from_bytes(info[_TCP_INFO_UNACKED], "little") > 0
+
+    def _fail(self, *, untouched: bool) -> None:
+        sink, self.sink = self.sink, None
+        self._forget()
+        self.transport.abort()
+        if sink is not None:
+            if self.answering or self._head_bytes:
+                sink.upstream_failed(Failure.BROKEN)
+            else:
+                sink.upstream_failed(Failure.UNTOUCHED if self.reused and untouched else Failure.SILENT)
+
+    def _forget(self) -> None:
+        if self in self.target.idle:
+            self.target.idle.remove(self)
+
+    # --- reading an answer
+
+    def data_received(self, data: bytes) -> None:
+        if self.sink is None:
+            self.abort()  # an answer to nothing: nobody may take it for the next one's
+            return
+        if not self.answering:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._flush()
+            if not self._ended:
+                self._fail(untouched=False)
+                return
+            self.keep_s = 0.0  # the answer is whole, what followed it is not HTTP
+        if not self.answering and self._head_bytes > MAX_HEAD and not self._head_ready:
+            self._fail(untouched=False)
+            return
+        self._flush()
+        if self._ended and self.sink is not None:
+            self._finish(reusable=self._keep_alive and self._framed)
+
+    def _flush(self) -> None:
+        """Tells the sink what has been read so far, in order."""
+        sink = self.sink
+        if self._head_ready and sink is not None:
+            self._head_ready = False
+            self.answering = True
+            headers = self._read_headers()
+            raw, self._raw = self._raw, []
+            sink.upstream_head(self.status, headers, raw)
+        if self._pending and not self.whole_chunks:
+            self._parts.append(self._pending)
+            self._pending = b""
+        if self._parts and self.sink is sink and sink is not None:
+            parts, self._parts = self._parts, []
+            sink.upstream_parts(parts)
+
+    def _read_headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        for name, value in self._raw:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            headers[key] = f"{headers[key]},{text}" if key in headers else text
+        chunked = "transfer-encoding" in headers
+        self._framed = chunked or "content-length" in headers or self._headless or self.status in (204, 304)
+        if not chunked:
+            self.whole_chunks = False  # no chunks to keep apart: one part a read
+        if limit := headers.get("keep-alive"):
+            self.keep_s = _keep_alive_seconds(limit)
+        return headers
+
+    def _finish(self, *, reusable: bool) -> None:
+        sink, self.sink = self.sink, None
+        if (
+            reusable
+            and not self.sending
+            and self.keep_s > 0
+            and not self.target.gone
+            and not self.transport.is_closing()
+        ):
+            self._release()
+        else:
+            self.transport.abort()
+        if sink is not None:
+            sink.upstream_end()
+
+    def _release(self) -> None:
+        idle = self.target.idle
+        if len(idle) >= MAX_IDLE:
+            self.transport.abort()
+            return
+        if self._headless:
+            self._parser = httptools.HttpResponseParser(
+                self
+            )  # the old one still waits for the body that HEAD's answer announced
+        self._reset()
+        self.reused = True
+        self.idle_until = self._loop.time() + self.keep_s
+        idle.append(self)
+
+    # --- the parser's callbacks
+
+    def on_message_begin(self) -> None:
+        if self._ended:
+            raise ValueError("an answer that nobody asked for")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.answering:
+            self._raw.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self._interim = 100 <= self.status < 200
+        if self._interim:
+            self._raw.clear()
+            return
+        self._keep_alive = self._parser.should_keep_alive()  # the parser forgets it with the message's end
+        self._head_ready = True
+        if self._headless:
+            self._ended = True
+
+    def on_body(self, body: bytes) -> None:
+        self._pending = self._pending + body if self._pending else body
+        if len(self._pending) >= MAX_PART:
+            self._parts.append(self._pending)
+            self._pending = b""
+
+    def on_chunk_complete(self) -> None:
+        if self._pending:
+            self._parts.append(self._pending)
+            self._pending = b""
+
+    def on_message_complete(self) -> None:
+        self._ended = not self._interim
+
+
+def _keep_alive_seconds(header: str) -> float:
+    """Of `Keep-Alive: timeout=5, max=100`: a second less than the server says, never more than ours."""
+    for item in header.split(","):
+        name, _, value = item.strip().partition("=")
+        if name.lower() == "timeout" and value.isdigit():
+            return min(IDLE_S, float(value) - 1)
+    return IDLE_S
+
+
+class Dial:
+    """A connection on its way to one sink; `cancel` when the sink has lost interest."""
+
+    __slots__ = ("_loop", "_sink", "_target", "_task", "_upstream")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, target: Target, sink: Sink) -> None:
+        self._loop, self._target, self._sink = loop, target, sink
+        self._task = loop.create_task(self._connect())
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    async def _connect(self) -> None:
+        target = self._target
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                upstream = await self._open(lambda: Upstream(self._loop, target))
+        except OSError:  # TimeoutError is one
+            self._sink.upstream_failed(Failure.REFUSED)
+            return
+        self._sink.upstream_ready(upstream)
+
+    async def _open(self, factory: Callable[[], Upstream]) -> Upstream:
+        address = self._target.address
+        if isinstance(address, str):
+            return (await self._loop.create_unix_connection(factory, address))[1]
+        return (await self._loop.create_connection(factory, *address))[1]
+
+
+def reach(loop: asyncio.AbstractEventLoop, target: Target, sink: Sink, *, fresh: bool = False) -> Dial | None:
+    """Gives `sink` a connection to `target`: an idle one at once, or a new one later, in which case the `Dial` can be cancelled.
+
+    `fresh` asks for a new one. Ends in `upstream_ready` or in `upstream_failed(Failure.REFUSED)`.
+    """
+    while target.idle and not fresh:
+        upstream = target.idle.pop()
+        if not upstream.transport.is_closing():
+            sink.upstream_ready(upstream)
+            return None
+    return Dial(loop, target, sink)

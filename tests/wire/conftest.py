@@ -1,0 +1,20 @@
+"""The gateway under test, started once a module where tests don't disturb it and once a test where they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.wire.gateway_fixture import House
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A gateway of this test's own."""
+    house = House(tmp_path / "home")
+    try:
+        yield house.start()
+    finally:
+        house.close()
