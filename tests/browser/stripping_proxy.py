@@ -16,7 +16,8 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
-    writer.close()
+        writer.close()
+        await writer.wait_closed()
 
 
 class _Proxy:
