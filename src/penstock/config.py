@@ -128,6 +128,8 @@ class Settings:
     region: str = "us-east-1"
     database_url: str = ""
     """SQLAlchemy URL; empty is SQLite in the home."""
+    instance_limit: int = 64
+    """Most instances (replicas) of all endpoints together; AWS's ResourceLimitExceeded beyond it."""
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -41,7 +41,7 @@ async def ping(host: str, port: int, probing: Probing) -> bool:
         async with asyncio.timeout(probing.timeout_s):
             head = f"GET /ping HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n"
             writer.write(head.encode() + b"Connection: close\r\n\r\n")
-            words = (await reader.readline()).split(b" ", 2)
+            words = (await reader.readline()).split(maxsplit=2)
             return len(words) > 1 and words[0].startswith(b"HTTP/1.") and words[1] == b"200"
     except (OSError, TimeoutError, ValueError):  # ValueError: a line without an end
         return False

@@ -17,20 +17,25 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> None:
     output, argv = int(sys.argv[1]), sys.argv[2:]
+    minder = os.getpid()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    # Blocked over the fork: a SIGTERM that comes before the child has taken back the default waits, instead of being ignored.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     child = os.fork()
     if child == 0:
-        become(libc, output, argv, os.getppid())
+        become(libc, output, argv, minder)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.close(output)
     tell(f"pid {child}")
     attend(child, awake)
@@ -46,17 +51,25 @@ def become(libc: ctypes.CDLL, output: int, argv: list[str], minder: int) -> None
         if os.getppid() != minder:  # it died before the call above
             os._exit(1)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+        for number in (*STOPPING, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(output, 1)
         os.close(output)
-        os.execvp(argv[0], argv)
+        os.execvpe(argv[0], argv, given_environment())
     except OSError as error:
         os.write(2, f"cannot start {argv[0]}: {error}\n".encode())
     finally:
         os._exit(127)
+
+
+def given_environment() -> dict[bytes, bytes]:
+    """The environment as it was given: Python may have put LC_CTYPE into its own."""
+    with open("/proc/self/environ", "rb") as file:
+        variables = (v.partition(b"=") for v in file.read().split(b"\0") if v)
+        return {name: value for name, _, value in variables}
 
 
 def attend(child: int, awake: int) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,8 +33,9 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 class ProcessPlacement:
     """The placement that runs processes. Make it where an event loop runs, in the process that holds the home's lock.
 
-    `reader` reads our own object store; `aws` is the environment in which a replica reaches it. Making it first kills what an earlier
-    run on the same home left behind, and clears its directories away.
+    `reader` reads our own object store; `aws` is the environment in which a replica reaches it; `command` is what a replica's process
+    executes, the image's built-in server unless given. Making it first kills what an earlier run on the same home left behind, and clears
+    its directories away.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ProcessPlacement:
         aws: Mapping[str, str] | None = None,
         *,
         probing: Probing | None = None,
+        command: Callable[[ReplicaSpec], list[str]] | None = None,
     ) -> None:
         self._paths = paths
         self._aws = dict(aws or {})
@@ -60,7 +62,7 @@ class ProcessPlacement:
             executor=self._executor,
             pump=self._pump,
             probing=probing or Probing(),
-            command=_command,
+            command=command or built_in,
             environment=self._environment,
         )
         for left in orphans.sweep(paths.replicas):
@@ -121,7 +123,8 @@ class ProcessPlacement:
         )
 
 
-def _command(spec: ReplicaSpec) -> list[str]:
+def built_in(spec: ReplicaSpec) -> list[str]:
+    """The command line of the built-in server that the image names."""
     return [sys.executable, "-P", "-m", f"penstock.servers.{spec.image.server}"]
 
 

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import random
 import tarfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,38 +13,9 @@ from hypothesis import strategies as st
 
 from penstock.placement.artifacts import ArtifactError, Bounds, Cancelled, remove, stage
 from penstock.placement.base import ModelData
+from tests.replicas import Objects, archive
 
 URL = "s3://models/falcon/model.tar.gz"
-
-
-class Objects:
-    """An object store in memory."""
-
-    def __init__(self, objects: Mapping[str, bytes]) -> None:
-        self._objects = dict(objects)
-
-    def open(self, bucket: str, key: str) -> BinaryIO:
-        try:
-            return io.BytesIO(self._objects[f"{bucket}/{key}"])
-        except KeyError:
-            raise FileNotFoundError(key) from None
-
-    def keys(self, bucket: str, prefix: str) -> Iterator[str]:
-        whole = f"{bucket}/{prefix}"
-        return iter(sorted(name.removeprefix(f"{bucket}/") for name in self._objects if name.startswith(whole)))
-
-
-def archive(*members: tuple[str, bytes] | tarfile.TarInfo, mode: str = "w:gz") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-            else:
-                info = tarfile.TarInfo(member[0])
-                info.size = len(member[1])
-                tar.addfile(info, io.BytesIO(member[1]))
-    return buffer.getvalue()
 
 
 def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:

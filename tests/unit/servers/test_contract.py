@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from penstock.servers.contract import Contract, fail, read_contract
+from tests.replicas import PYTHONPATH
 from tests.waiting import until
 
 
@@ -81,7 +82,12 @@ SERVER = textwrap.dedent(
 def start(program: str, tmp_path: Path, port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, "SAGEMAKER_BIND_TO_PORT": str(port), "PENSTOCK_TERMINATION_LOG": str(tmp_path / "log")},
+        env={
+            **os.environ,
+            "PYTHONPATH": PYTHONPATH,
+            "SAGEMAKER_BIND_TO_PORT": str(port),
+            "PENSTOCK_TERMINATION_LOG": str(tmp_path / "log"),
+        },
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
@@ -138,7 +144,8 @@ PARENT = textwrap.dedent(
 
 
 def test_a_child_dies_with_its_parent() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
@@ -147,5 +154,7 @@ def test_a_child_dies_with_its_parent() -> None:
 
 def test_a_child_whose_parent_is_already_gone_ends() -> None:
     code = "from penstock.servers.contract import die_with_parent; die_with_parent(1); print('still here')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=20)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=20, env={**os.environ, "PYTHONPATH": PYTHONPATH}
+    )
     assert (done.returncode, done.stdout) == (1, b"")

@@ -1,0 +1,138 @@
+"""CreateEndpointConfig, DescribeEndpointConfig, ListEndpointConfigs, DeleteEndpointConfig; and the fleet that a config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.control.fleet import Fleet, ProductionVariant
+from penstock.control.sagemaker import model, paging, tags
+from penstock.control.sagemaker.context import Context
+from penstock.control.sagemaker.names import ENDPOINT_CONFIG, MODEL
+from penstock.control.sagemaker.refusals import refuse
+from penstock.control.service import Caller
+from penstock.control.store import AlreadyExists, Resource, Transaction
+from penstock.errors import ValidationException
+
+STARTUP_TIMEOUT_S = 480.0
+"""AWS: /ping must answer 200 within 8 minutes of the start."""
+DOWNLOAD_TIMEOUT_S = 3600.0
+_REFUSED = {
+    "ShadowProductionVariants": "shadow variants",
+    "ExplainerConfig": "explainers",
+    "AsyncInferenceConfig": "asynchronous inference",
+    "CrossRegionTrafficConfig": "traffic between regions",
+}
+_REFUSED_OF_VARIANT = {
+    "ManagedInstanceScaling": "managed instance scaling",
+    "InstancePools": "instance pools; name an InstanceType",
+    "CoreDumpConfig": "core dumps",
+}
+
+
+async def create(context: Context, caller: Caller, params: dict[str, Any]) -> dict[str, Any]:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html"""
+    name: str = params["EndpointConfigName"]
+    arn = ENDPOINT_CONFIG.arn(caller, name)
+    refuse(params, _REFUSED)
+    if params.get("DataCaptureConfig", {}).get("EnableCapture"):
+        raise ValidationException("DataCaptureConfig: Penstock does not support data capture.")
+    for variant in params["ProductionVariants"]:
+        _check(variant)
+    names = [variant["VariantName"] for variant in params["ProductionVariants"]]
+    if len(set(names)) < len(names):
+        raise ValidationException(f"Production variant names must be unique, not {', '.join(names)}.")
+    given = tags.read(params.pop("Tags", []))
+
+    def work(t: Transaction) -> None:
+        for variant in params["ProductionVariants"]:
+            model_arn = MODEL.arn(caller, variant["ModelName"])
+            if t.get(MODEL.table, model_arn) is None:
+                raise MODEL.missing(model_arn)
+        try:
+            t.add(ENDPOINT_CONFIG.table, Resource(arn, caller.account, caller.region, name, context.now(), params))
+        except AlreadyExists:
+            raise ENDPOINT_CONFIG.taken(arn) from None
+        t.write_tags(arn, given)
+
+    await context.store.run(work)
+    return {"EndpointConfigArn": arn}
+
+
+async def describe(context: Context, caller: Caller, params: dict[str, Any]) -> dict[str, Any]:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpointConfig.html"""
+    arn = ENDPOINT_CONFIG.arn(caller, params["EndpointConfigName"])
+    found = await context.store.run(lambda t: t.get(ENDPOINT_CONFIG.table, arn))
+    if found is None:
+        raise ENDPOINT_CONFIG.missing(arn)
+    variants = [{"InitialVariantWeight": 1.0, **variant} for variant in found.request["ProductionVariants"]]
+    return {
+        "EnableNetworkIsolation": False,
+        **found.request,
+        "ProductionVariants": variants,
+        "EndpointConfigArn": arn,
+        "CreationTime": found.created_at,
+    }
+
+
+async def list_(context: Context, caller: Caller, params: dict[str, Any]) -> dict[str, Any]:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpointConfigs.html"""
+    found = await context.store.run(lambda t: t.all(ENDPOINT_CONFIG.table, caller.account, caller.region))
+    configs, token = paging.page(params, (paging.Listed(c, c.name, c.created_at) for c in found))
+    shown = [{"EndpointConfigName": c.name, "EndpointConfigArn": c.arn, "CreationTime": c.created_at} for c in configs]
+    return {"EndpointConfigs": shown, "NextToken": token}
+
+
+async def delete(context: Context, caller: Caller, params: dict[str, Any]) -> dict[str, Any]:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpointConfig.html"""
+    arn = ENDPOINT_CONFIG.arn(caller, params["EndpointConfigName"])
+    if not await context.store.run(lambda t: t.remove(ENDPOINT_CONFIG.table, arn)):
+        raise ENDPOINT_CONFIG.missing(arn)
+    return {}
+
+
+def fleet(t: Transaction, caller: Caller, name: str, generation: int) -> Fleet:
+    """The fleet that the EndpointConfig `name` asks for now, its Models read into it. Raises ValidationException."""
+    arn = ENDPOINT_CONFIG.arn(caller, name)
+    config = t.get(ENDPOINT_CONFIG.table, arn)
+    if config is None:
+        raise ENDPOINT_CONFIG.missing(arn)
+    variants = []
+    for variant in config.request["ProductionVariants"]:
+        model_arn = MODEL.arn(caller, variant["ModelName"])
+        found = t.get(MODEL.table, model_arn)
+        if found is None:
+            raise MODEL.missing(model_arn)
+        variants.append(_plan(variant, model.container(found.request)))
+    return Fleet(generation, config.name, tuple(variants))
+
+
+def _plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> ProductionVariant:
+    serverless = variant.get("ServerlessConfig")
+    return ProductionVariant(
+        name=variant["VariantName"],
+        image=container["Image"],
+        count=1 if serverless else variant["InitialInstanceCount"],
+        weight=variant.get("InitialVariantWeight", 1.0),
+        environment=container.get("Environment", {}),
+        model_data=model.model_data(container),
+        container=container.get("ContainerHostname", "primary"),
+        routing=variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM"),
+        max_concurrency=serverless["MaxConcurrency"] if serverless else 0,
+        startup_timeout_s=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
+        download_timeout_s=variant.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT_S),
+    )
+
+
+def _check(variant: Mapping[str, Any]) -> None:
+    name = variant["VariantName"]
+    if not variant.get("ModelName"):
+        raise ValidationException(f"Variant {name}: Penstock does not support inference components; name a Model.")
+    refuse(variant, _REFUSED_OF_VARIANT)
+    if variant.get("RoutingConfig", {}).get("RoutingStrategy") == "KV_AWARE":
+        raise ValidationException("RoutingStrategy: Penstock does not support KV_AWARE.")
+    if "ServerlessConfig" in variant:
+        if "InstanceType" in variant or "InitialInstanceCount" in variant:
+            raise ValidationException(f"Variant {name}: give either ServerlessConfig or instances, not both.")
+    elif "InstanceType" not in variant or variant.get("InitialInstanceCount", 0) < 1:
+        raise ValidationException(f"Variant {name}: give InstanceType, and InitialInstanceCount of at least 1.")

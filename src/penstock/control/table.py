@@ -1,0 +1,131 @@
+"""What gateways are told: the routing table, and the socket on which they get it.
+
+Owns the making of the table and its delivery: whole, on connecting and after each change. It must never hold up who publishes: a gateway
+that reads too slowly skips tables, and one that does not read at all is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from penstock.control.reconcile import Serving
+from penstock.routes import (
+    AccessKey,
+    Endpoint,
+    GatewayEvent,
+    Replica,
+    RoutingTable,
+    Variant,
+    decode_event,
+    encode_line,
+)
+
+log = logging.getLogger(__name__)
+WRITE_DEADLINE_S = 10.0
+LINE_BYTES = 64 * 1024
+
+
+def endpoints(serving: tuple[Serving, ...], tags: Mapping[str, Mapping[str, str]]) -> tuple[Endpoint, ...]:
+    """The table's endpoints: those that can be invoked, each with the replicas that answer."""
+    return tuple(_endpoint(s, tags.get(s.endpoint.arn, {})) for s in serving)
+
+
+def _endpoint(serving: Serving, tags: Mapping[str, str]) -> Endpoint:
+    of_variant: dict[str, list[Replica]] = {}
+    for replica, status in serving.replicas:
+        answers = Replica(replica.id, replica.epoch, status.host or "127.0.0.1", status.port)
+        of_variant.setdefault(replica.slot.variant, []).append(answers)
+    endpoint = serving.endpoint
+    variants = (
+        Variant(v.name, v.weight, tuple(of_variant.get(v.name, ())), v.container, v.routing, v.max_concurrency)
+        for v in endpoint.fleet.variants
+    )
+    return Endpoint(endpoint.name, endpoint.arn, endpoint.region, endpoint.account, tuple(variants), dict(tags))
+
+
+class TableServer:
+    """Sends the table to every gateway that connects. `on_event` gets what they say."""
+
+    def __init__(self, keys: tuple[AccessKey, ...], on_event: Callable[[GatewayEvent], None]) -> None:
+        # Versions rise across restarts: a gateway that outlived us keeps the newest it has seen.
+        self.table = RoutingTable(version=time.time_ns() // 1_000_000, keys=keys)
+        self._line = encode_line(self.table)
+        self._on_event = on_event
+        self._changed = asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    def publish(self, serving: tuple[Serving, ...], tags: Mapping[str, Mapping[str, str]]) -> None:
+        """Tell the gateways, if anything differs."""
+        self._replace(endpoints(serving, tags), self.table.keys)
+
+    def publish_keys(self, keys: tuple[AccessKey, ...]) -> None:
+        """The keys that may sign from now on."""
+        self._replace(self.table.endpoints, keys)
+
+    def _replace(self, endpoints: tuple[Endpoint, ...], keys: tuple[AccessKey, ...]) -> None:
+        if (endpoints, keys) == (self.table.endpoints, self.table.keys):
+            return
+        self.table = RoutingTable(self.table.version + 1, endpoints, keys)
+        self._line = encode_line(self.table)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def start(self, listening: socket.socket) -> None:
+        self._server = await asyncio.start_unix_server(self._accept, sock=listening, limit=LINE_BYTES)
+
+    async def close(self) -> None:
+        if self._server:
+            self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Both ways until one of them ends."""
+        try:
+            ways = [asyncio.create_task(self._send(writer)), asyncio.create_task(self._receive(reader))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                for outcome in await asyncio.gather(*ways, return_exceptions=True):
+                    if isinstance(outcome, Exception):
+                        log.warning("a gateway's table connection ended: %s", outcome or type(outcome).__name__)
+        finally:
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _send(self, writer: asyncio.StreamWriter) -> None:
+        sent = -1
+        while True:
+            changed = self._changed
+            if sent != self.table.version:
+                sent = self.table.version
+                writer.write(self._line)
+                async with asyncio.timeout(WRITE_DEADLINE_S):
+                    await writer.drain()
+            else:
+                await changed.wait()
+
+    async def _receive(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            try:
+                event = decode_event(line)
+            except msgspec.MsgspecError as error:
+                raise ValueError(f"not an event: {error}") from None
+            self._on_event(event)

@@ -1,0 +1,282 @@
+"""Tokens to bytes: LMI's output formatters, version by version.
+
+Owns the exact bytes of each piece. Pure; it must never know where tokens come from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+JSON, JSON_LINES, EVENTS, PLAIN = "application/json", "application/jsonlines", "text/event-stream", "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One generated token. `finish` is why it is the last one ("length", "eos_token", "stop_sequence"), empty before."""
+
+    id: int
+    text: str
+    logprob: float
+    special: bool = False
+    finish: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a formatter has to know of its request."""
+
+    inputs: str = ""
+    details: bool = False
+    return_full_text: bool = False
+    prefill: tuple[tuple[int, str, float], ...] = ()
+    """Id, text and log-probability of the prompt's tokens, where `decoder_input_details` asks for them."""
+
+
+class Formatter(Protocol):
+    """One a request: it may remember what it has written."""
+
+    content_type: str
+    streams: bool
+    """False when only the last step gives bytes: the response is then sent whole, with a status that tells the truth."""
+
+    def step(self, step: Step) -> bytes: ...
+
+    def failed(self, message: str) -> bytes:
+        """The last piece of a stream whose generation broke."""
+        ...
+
+
+def failure(message: str, code: int = 500) -> bytes:
+    """0.23's words for a failure, in a body or as the last chunk of a stream."""
+    return json.dumps({"code": code, "error": message}).encode()
+
+
+class Json23:
+    """One object in fragments: the first opens it, the last closes it; ASCII only."""
+
+    content_type, streams = JSON, True
+
+    def __init__(self, asked: Asked) -> None:
+        self._begun = False
+
+    def step(self, step: Step) -> bytes:
+        opening = "" if self._begun else '{"generated_text": "'
+        self._begun = True
+        closing = '"}' if step.finish else ""
+        return (opening + json.dumps(_visible(step))[1:-1] + closing).encode()
+
+    def failed(self, message: str) -> bytes:
+        return failure(message)
+
+
+class JsonLines23:
+    """One line a token; ASCII only; a special token is an empty text."""
+
+    content_type, streams = JSON_LINES, True
+
+    def __init__(self, asked: Asked) -> None:
+        pass
+
+    def step(self, step: Step) -> bytes:
+        return json.dumps({"outputs": [_visible(step)]}).encode() + b"\n"
+
+    def failed(self, message: str) -> bytes:
+        return failure(message)
+
+
+class Plain:
+    """The text itself."""
+
+    content_type, streams = PLAIN, True
+
+    def __init__(self, asked: Asked) -> None:
+        pass
+
+    def step(self, step: Step) -> bytes:
+        return _visible(step).encode()
+
+    def failed(self, message: str) -> bytes:
+        return failure(message)
+
+
+class Json26:
+    """0.26 and 0.27: fragments of one object, in UTF-8, with details on demand."""
+
+    content_type, streams = JSON, True
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._steps: list[Step] = []
+
+    def step(self, step: Step) -> bytes:
+        opening = "" if self._steps else '{"generated_text": "'
+        self._steps.append(step)
+        piece = opening + json.dumps(_visible(step), ensure_ascii=False)[1:-1]
+        if step.finish:
+            piece += '"'
+            if self._asked.details:
+                piece += f', "details": {json.dumps(self._details(step), ensure_ascii=False)}'
+            piece += "}"
+        return piece.encode()
+
+    def _details(self, last: Step) -> dict[str, Any]:
+        tokens = [_token26(step) for step in self._steps]
+        return {
+            "finish_reason": last.finish,
+            "generated_tokens": len(tokens),
+            "inputs": self._asked.inputs,
+            "tokens": tokens,
+        }
+
+    def failed(self, message: str) -> bytes:
+        return failure(message)
+
+
+class JsonLines26:
+    """0.26 and 0.27: one token a line, empty members left out; the last line has the whole text."""
+
+    content_type, streams = JSON_LINES, True
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._text = ""
+
+    def step(self, step: Step) -> bytes:
+        line: dict[str, Any] = {"token": _token26(step)}
+        self._text += _visible(step)
+        if step.finish:
+            line["generated_text"] = self._text
+            if self._asked.details:
+                line["details"] = {"finish_reason": step.finish}
+        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+    def failed(self, message: str) -> bytes:
+        return failure(message)
+
+
+class Json28:
+    """0.28 and later: one object, whole, so that a failure can still be a status."""
+
+    content_type, streams = JSON, False
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._steps: list[Step] = []
+
+    def step(self, step: Step) -> bytes:
+        self._steps.append(step)
+        if not step.finish:
+            return b""
+        text = "".join(_visible(step) for step in self._steps)
+        result: dict[str, Any] = {"generated_text": self._asked.inputs + text if self._asked.return_full_text else text}
+        if self._asked.details:
+            result["details"] = _details28(self._asked, step, len(self._steps)) | {
+                "tokens": [_token28(step) for step in self._steps]
+            }
+            if self._asked.prefill:
+                result["details"]["prefill"] = _prefill(self._asked)
+        return json.dumps(result, ensure_ascii=False).encode()
+
+    def failed(self, message: str) -> bytes:
+        return failed28(message)
+
+
+class JsonLines28:
+    """0.28 and later: one token a line; the last line has the text, and details on demand."""
+
+    content_type, streams = JSON_LINES, True
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._text = asked.inputs if asked.return_full_text else ""
+        self._count = 0
+
+    def step(self, step: Step) -> bytes:
+        line: dict[str, Any] = {"token": _token28(step)}
+        self._text += _visible(step)
+        self._count += 1
+        if step.finish:
+            line["generated_text"] = self._text
+            if self._asked.details:
+                line["details"] = _details28(self._asked, step, self._count)
+                if self._asked.prefill:
+                    line["details"]["prefill"] = _prefill(self._asked)
+        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+    def failed(self, message: str) -> bytes:
+        token = {"id": -1, "text": "", "log_prob": -1, "special_token": True, "error_msg": message}
+        line = {"token": token, "generated_text": self._text, "details": {"finish_reason": "error"}}
+        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+class Events28(JsonLines28):
+    """The same lines as server-sent events."""
+
+    content_type = EVENTS
+
+    def step(self, step: Step) -> bytes:
+        return b"data: " + super().step(step) + b"\n"
+
+    def failed(self, message: str) -> bytes:
+        return b"data: " + super().failed(message) + b"\n"
+
+
+def failed28(message: str, code: int = 400) -> bytes:
+    """0.28's body of a request that failed while it was not yet answered."""
+    value = {"generated_text": None, "error": message, "code": code, "details": {"finish_reason": "error"}}
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+Make = Callable[[Asked], Formatter]
+
+_0_23: dict[str, Make] = {"": Json23, "json": Json23, "jsonlines": JsonLines23, "none": Plain}
+_0_26: dict[str, Make] = {"": Json26, "json": Json26, "jsonlines": JsonLines26, "none": Plain}
+_0_28: dict[str, Make] = {"json": Json28, "jsonlines": JsonLines28, "sse": Events28, "none": Plain}
+
+
+def choose(name: str, version: tuple[int, int], stream: bool) -> Make:
+    """The formatter of a model's `output_formatter` (empty is the default) and, from 0.28, the request's `stream`."""
+    if version < (0, 26):
+        return _0_23[name]
+    if version < (0, 28):
+        return _0_26[name]
+    return _0_28[name or ("jsonlines" if stream else "json")]
+
+
+def _number(logprob: float) -> float | None:
+    """JSON has no NaN, which is what an engine without a log-probability gives."""
+    return None if math.isnan(logprob) else logprob
+
+
+def _visible(step: Step) -> str:
+    return "" if step.special else step.text
+
+
+def _token26(step: Step) -> dict[str, Any]:
+    token: dict[str, Any] = {"id": [step.id]}
+    if step.text:
+        token["text"] = step.text
+    if logprob := _number(step.logprob):
+        token["log_prob"] = logprob
+    if step.special:
+        token["special_token"] = True
+    return token
+
+
+def _token28(step: Step) -> dict[str, Any]:
+    token: dict[str, Any] = {"id": step.id, "text": step.text, "log_prob": _number(step.logprob)}
+    if step.special:
+        token["special_token"] = True
+    return token
+
+
+def _details28(asked: Asked, last: Step, count: int) -> dict[str, Any]:
+    return {"finish_reason": last.finish, "generated_tokens": count, "inputs": asked.inputs}
+
+
+def _prefill(asked: Asked) -> list[dict[str, Any]]:
+    return [{"id": token, "text": text, "log_prob": _number(logprob)} for token, text, logprob in asked.prefill]

@@ -1,0 +1,67 @@
+"""From settings to a handler that answers.
+
+Owns which handler a model gets, and the line that says so. It must never decide what a key's value means: `settings.py` has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+
+from penstock.engines.base import EngineError
+from penstock.engines.client import EngineProcess
+from penstock.engines.options import EngineOptions
+from penstock.engines.tokenizer import TextTokenizer, TokenizerError
+from penstock.servers import models
+from penstock.servers.generation import Generation
+from penstock.servers.lmi.plain import Stepped, WholeAnswer
+from penstock.servers.lmi.registry import Handler, LoadError
+from penstock.servers.lmi.settings import ModelSettings
+from penstock.servers.lmi.text import RollingBatch
+
+log = logging.getLogger(__name__)
+
+
+async def load(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
+    """Load one model. Raises LoadError."""
+    try:
+        return await _load_text(settings, environ)
+    except (models.ModelUnavailable, EngineError, TokenizerError) as error:
+        raise LoadError(str(error)) from error
+
+
+async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
+    named = settings.model_id or str(settings.directory)
+    directory = await asyncio.to_thread(models.resolve, named, settings.revision, environ)
+    tokenizer = await asyncio.to_thread(TextTokenizer.load, directory)
+    options = EngineOptions(
+        model=directory,
+        dtype="float32" if settings.dtype == "fp32" else "auto",
+        max_batch_size=settings.max_rolling_batch_size,
+        max_batched_tokens=min(settings.max_rolling_batch_prefill_tokens, 1088),
+        max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
+    )
+    engine = await EngineProcess.start(options, timeout_s=settings.model_loading_timeout_s)
+    log.info("%s", chosen(settings, engine.info.name, engine.info.device, engine.info.dtype))
+    kind: type[RollingBatch] | type[Stepped] | type[WholeAnswer] = WholeAnswer
+    if settings.rolling_batch:
+        kind = RollingBatch
+    elif settings.enable_streaming:
+        kind = Stepped
+    return kind(settings, Generation(tokenizer, engine), random.SystemRandom())
+
+
+def chosen(settings: ModelSettings, engine: str, device: str, dtype: str) -> str:
+    """The one line that says what became of the settings which name another engine or machine."""
+    asked = [f"engine={settings.engine}"]
+    if settings.rolling_batch:
+        asked.append(f"rolling_batch={settings.rolling_batch}")
+    if settings.dtype != "auto":
+        asked.append(f"dtype={settings.dtype}")
+    if settings.quantize:
+        asked.append(f"quantize={settings.quantize}")
+    if settings.tensor_parallel_degree > 1:
+        asked.append(f"tensor_parallel_degree={settings.tensor_parallel_degree}")
+    return f"model {settings.name}: {', '.join(asked)} is served by the {engine} engine in {dtype} on {device}"

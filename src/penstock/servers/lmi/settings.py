@@ -1,0 +1,284 @@
+"""A model's settings: `serving.properties`, then the environment, then the image's defaults.
+
+Owns the keys, their precedence and their checks: in a file `option.*` wins over `OPTION_*`, and `SERVING_*` is only the server's
+default for a key that the file lacks. It must never load anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from penstock.servers.lmi import properties
+
+ENGINES = ("Python", "MPI", "DeepSpeed", "FasterTransformer")
+ROLLING_BATCHES = ("auto", "scheduler", "lmi-dist", "vllm", "trtllm", "disable")
+FORMATTERS = ("json", "jsonlines", "none")
+LATER_FORMATTERS = (*FORMATTERS, "sse")
+QUANTIZERS = ("bitsandbytes", "bitsandbytes8", "gptq")
+DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
+
+_FROM_TGI = {
+    "HF_MODEL_QUANTIZE": "quantize",
+    "HF_MODEL_TRUST_REMOTE_CODE": "trust_remote_code",
+    "HF_TRUST_REMOTE_CODE": "trust_remote_code",
+    "SM_NUM_GPUS": "tensor_parallel_degree",
+    "TENSOR_PARALLEL_DEGREE": "tensor_parallel_degree",
+    "MAX_BATCH_PREFILL_TOKENS": "max_rolling_batch_prefill_tokens",
+    "MAX_BATCH_SIZE": "max_rolling_batch_size",
+    "HF_MODEL_ID": "model_id",
+    "HF_MODEL_REVISION": "revision",
+    "HF_REVISION": "revision",
+    "HF_TASK": "task",
+    "DJL_ENTRY_POINT": "entryPoint",
+    "MODEL_LOADING_TIMEOUT": "model_loading_timeout",
+    "PREDICT_TIMEOUT": "predict_timeout",
+}
+"""Variables that stand for an option, after `OPTION_*`."""
+
+
+class SettingsError(Exception):
+    """A key whose value can't be served; the message is one line that names the key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """One model. Seconds and milliseconds as the names say; `options` are all `option.*` values, for a handler's init call."""
+
+    name: str
+    directory: Path
+    version: tuple[int, int] = (0, 23)
+    engine: str = "Python"
+    options: Mapping[str, str] = field(default_factory=dict)
+    job_queue_size: int = 1000
+    batch_size: int = 1
+    max_batch_delay_ms: int = 100
+    min_workers: int = 1
+    max_workers: int = 1
+    retry_threshold: int = 10
+    model_loading_timeout_s: int = 1200
+    predict_timeout_s: int = 240
+    chunk_timeout_s: int = 120
+    model_id: str = ""
+    revision: str = ""
+    entry_point: str = ""
+    """Empty for the server's own text generation."""
+    handler: str = "handle"
+    rolling_batch: str = ""
+    """Empty where rolling batch is off."""
+    max_rolling_batch_size: int = 32
+    max_rolling_batch_prefill_tokens: int = 1088
+    output_formatter: str = ""
+    enable_streaming: bool = False
+    dtype: str = "auto"
+    quantize: str = ""
+    tensor_parallel_degree: int = 1
+    requirements_warn_only: bool = False
+
+
+def server_version(text: str) -> tuple[int, int]:
+    """(0, 23) from an image's "0.23.0"; 0.23 is also what no version means."""
+    parts = text.split(".")
+    if len(parts) >= 2 and parts[0].isdecimal() and parts[1].isdecimal():
+        return int(parts[0]), int(parts[1])
+    return 0, 23
+
+
+def read(name: str, directory: Path, environ: Mapping[str, str], version: tuple[int, int] = (0, 23)) -> ModelSettings:
+    """The settings of the model in `directory`. Raises SettingsError."""
+    return build(name, directory, read_pairs(directory), environ, version)
+
+
+def read_pairs(directory: Path) -> dict[str, str]:
+    """What `serving.properties` says, blanks round keys and values taken off; nothing without one. Raises SettingsError."""
+    file = directory / "serving.properties"
+    try:
+        pairs = properties.parse(properties.decode(file.read_bytes())) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"serving.properties can't be read: {error}") from error
+    return {key.strip(): value.strip() for key, value in pairs.items()}
+
+
+def build(
+    name: str, directory: Path, pairs: Mapping[str, str], environ: Mapping[str, str], version: tuple[int, int] = (0, 23)
+) -> ModelSettings:
+    """Settings from a file's pairs and the environment. Pure but for looking which files lie in `directory`. Raises SettingsError."""
+    options = merge_options(pairs, environ)
+    number = _Numbers(pairs, options, environ)
+    rolling_batch = _rolling_batch(options)
+    settings = ModelSettings(
+        name=name,
+        directory=directory,
+        version=version,
+        engine=_engine(pairs.get("engine", "")),
+        options=options,
+        job_queue_size=number.server("job_queue_size", 1000),
+        batch_size=number.server("batch_size", 1),
+        max_batch_delay_ms=number.server("max_batch_delay", 100),
+        min_workers=number.server("minWorkers", 1, also="cpu.minWorkers"),
+        max_workers=number.server("maxWorkers", 0, also="cpu.maxWorkers"),
+        retry_threshold=number.server("retry_threshold", 10),
+        model_loading_timeout_s=number.option("model_loading_timeout", 1200),
+        predict_timeout_s=number.option("predict_timeout", 240),
+        chunk_timeout_s=_chunk_timeout(environ, version),
+        model_id=_model_id(options),
+        revision=options.get("revision", ""),
+        entry_point=_entry_point(options, directory),
+        handler=options.get("handler", "handle"),
+        rolling_batch=rolling_batch,
+        max_rolling_batch_size=number.option("max_rolling_batch_size", 32),
+        max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 1088),
+        output_formatter=_formatter(options, version),
+        enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
+        dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
+        quantize=_quantize(options),
+        tensor_parallel_degree=1
+        if options.get("tensor_parallel_degree") == "max"
+        else number.option("tensor_parallel_degree", 1),
+        requirements_warn_only=options.get("requirements_warn_only", "false").lower() == "true",
+    )
+    return _complete(settings)
+
+
+def merge_options(pairs: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """`option.*` by name without the prefix: the file, then `OPTION_*` (lower case), then the variables of TGI and SageMaker."""
+    options = {key.removeprefix("option."): value for key, value in pairs.items() if key.startswith("option.")}
+    lowered = {key.lower() for key in options}
+    for key in sorted(environ):
+        option = key.removeprefix("OPTION_").lower()
+        if key.startswith("OPTION_") and option not in lowered:
+            options["entryPoint" if option == "entrypoint" else option] = environ[key]
+            lowered.add(option)
+    for key, option in _FROM_TGI.items():
+        if (
+            (value := environ.get(key))
+            and option.lower() not in lowered
+            and not (option == "model_id" and "s3url" in lowered)
+        ):
+            options[option] = value
+            lowered.add(option.lower())
+    return options
+
+
+class _Numbers:
+    """Whole numbers, each of which has its own places to be given in."""
+
+    def __init__(self, pairs: Mapping[str, str], options: Mapping[str, str], environ: Mapping[str, str]) -> None:
+        self._pairs, self._options, self._environ = pairs, options, environ
+
+    def server(self, key: str, default: int, *, also: str = "") -> int:
+        variable = f"SERVING_{key.upper()}"
+        tgi = "MAX_CONCURRENT_REQUESTS" if key == "job_queue_size" else ""
+        for name, places in ((key, self._pairs), (also, self._pairs), (variable, self._environ), (tgi, self._environ)):
+            if name and name in places:
+                return _number(name, places[name])
+        return default
+
+    def option(self, key: str, default: int) -> int:
+        return _number(f"option.{key}", self._options[key]) if key in self._options else default
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"{name} must be a whole number above 0, not {text!r}")
+    return int(text)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise SettingsError(f"{name}={value} is not supported: use one of {', '.join(allowed)}")
+    return value
+
+
+def _engine(text: str) -> str:
+    by_name = {engine.lower(): engine for engine in ENGINES}
+    if text and text.lower() not in by_name:
+        raise SettingsError(f"engine={text} is not supported: use one of {', '.join(ENGINES)}")
+    return by_name.get(text.lower(), "Python")
+
+
+def _rolling_batch(options: Mapping[str, str]) -> str:
+    value = options.get("rolling_batch", "").lower()
+    return "" if value in ("", "disable") else _one_of("option.rolling_batch", value, ROLLING_BATCHES)
+
+
+def _formatter(options: Mapping[str, str], version: tuple[int, int]) -> str:
+    allowed = FORMATTERS if version < (0, 28) else LATER_FORMATTERS
+    value = options.get("output_formatter", "")
+    return _one_of("option.output_formatter", value, allowed) if value else ""
+
+
+def _quantize(options: Mapping[str, str]) -> str:
+    value = options.get("quantize", "")
+    if value:
+        _one_of("option.quantize", value, QUANTIZERS)
+        if "dtype" in options:
+            raise SettingsError(
+                f"option.quantize={value} and option.dtype={options['dtype']} exclude each other: give one of them"
+            )
+    return value
+
+
+def _model_id(options: Mapping[str, str]) -> str:
+    if "s3url" in options and "model_id" in options:
+        raise SettingsError("option.model_id and option.s3url are the same thing: give one of them")
+    return options.get("model_id") or options.get("s3url", "")
+
+
+def _chunk_timeout(environ: Mapping[str, str], version: tuple[int, int]) -> int:
+    """Minutes in 0.23 and 0.24, seconds since."""
+    if text := environ.get("SERVING_CHUNKED_READ_TIMEOUT"):
+        return _number("SERVING_CHUNKED_READ_TIMEOUT", text) * (60 if version < (0, 25) else 1)
+    return 120 if version < (0, 25) else 60
+
+
+_OWN_ENTRY_POINTS = (
+    "djl_python.huggingface",
+    "djl_python.deepspeed",
+    "djl_python.fastertransformer",
+    "djl_python.transformers-neuronx",
+)
+
+
+def _entry_point(options: Mapping[str, str], directory: Path) -> str:
+    """The user's handler: `option.entryPoint`, else `model.py`; empty for the handlers that the server has itself."""
+    entry = options.get("entryPoint", options.get("entrypoint", ""))
+    if entry in _OWN_ENTRY_POINTS or entry.startswith("djl_python.lmi_"):
+        return ""
+    if entry.startswith("djl_python."):
+        raise SettingsError(
+            f"option.entryPoint={entry} is not supported: write a model.py, or use djl_python.huggingface"
+        )
+    if entry.startswith(("http://", "https://")):
+        raise SettingsError(
+            "option.entryPoint must be a file of the model or a module, not a URL: put the file into the model's archive"
+        )
+    return entry or ("model.py" if (directory / "model.py").is_file() else "")
+
+
+def _complete(settings: ModelSettings) -> ModelSettings:
+    """The rules that span keys."""
+    if not settings.entry_point and not settings.model_id and not _holds_model(settings.directory):
+        raise SettingsError(
+            "no model is named: set option.model_id in serving.properties (or HF_MODEL_ID), or put a model.py into the model's archive"
+        )
+    changes: dict[str, int | str] = {}
+    if settings.max_workers < settings.min_workers:
+        changes["max_workers"] = settings.min_workers
+    if settings.batch_size > 1 and settings.rolling_batch:
+        raise SettingsError("batch_size and option.rolling_batch exclude each other: leave batch_size at 1")
+    if (
+        settings.version >= (0, 28)
+        and not settings.rolling_batch
+        and settings.options.get("rolling_batch") != "disable"
+    ):
+        changes["rolling_batch"] = "auto"
+    return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _holds_model(directory: Path) -> bool:
+    return directory.is_dir() and any(
+        entry.name in ("openvino_model.xml", "config.json") or entry.suffix in (".safetensors", ".bin")
+        for entry in directory.iterdir()
+    )

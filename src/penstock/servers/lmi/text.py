@@ -1,0 +1,184 @@
+"""Text generation with rolling batch: one request, one prompt, one stream.
+
+Owns the way from a request to formatted pieces, and which failure gets which shape before and after the first piece. It must never
+know bytes of a format (`formatters.py`), nor how tokens are made (`servers/generation.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.engines.base import EngineError, EngineFull, Sampling
+from penstock.engines.tokenizer import TokenizerError
+from penstock.servers.generation import Generation, Prefill, TextToken
+from penstock.servers.lmi import formatters, parameters
+from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, Untranslatable
+from penstock.servers.lmi.formatters import Asked, Formatter, Step
+from penstock.servers.lmi.parameters import BadInput, TextParameters, TextRequest
+from penstock.servers.lmi.replies import Reply
+from penstock.servers.lmi.requests import Invocation
+from penstock.servers.lmi.settings import ModelSettings
+
+
+@dataclass(slots=True)
+class TextModel:
+    """What the three ways of generating text share: the model, its settings, and a source of seeds."""
+
+    settings: ModelSettings
+    generation: Generation
+    rng: random.Random
+
+    @property
+    def state(self) -> Literal["Healthy", "Unhealthy", "FAILED"]:
+        return "Healthy" if self.generation.engine.ready else "Unhealthy"
+
+    @property
+    def parallel(self) -> int:
+        return self.settings.max_rolling_batch_size
+
+    async def scale(self, least: int, most: int) -> None:
+        """One engine serves every request; there are no workers to add."""
+
+    async def close(self) -> None:
+        await self.generation.engine.close()
+
+    async def encode(self, text: str, given: TextParameters) -> tuple[int, ...]:
+        """The prompt's ids. Raises BadInput where it has no room for an answer."""
+        try:
+            prompt = await self.generation.encode(text, truncate=given.truncate or None)
+        except TokenizerError as error:
+            raise BadInput(str(error)) from error
+        if not prompt:
+            raise BadInput("inputs is empty: there is no token to go on from")
+        if len(prompt) >= (most := self.generation.engine.info.max_positions):
+            raise BadInput(f"inputs has {len(prompt)} tokens, and the model takes fewer than {most}")
+        return prompt
+
+    def sampling(self, prompt: tuple[int, ...], given: TextParameters) -> Sampling:
+        """The engine's rules; the answer is cut to what the model's positions allow."""
+        if given.typical_p != 1.0:
+            raise BadInput("typical_p is not supported by this model's engine: leave it out")
+        wanted = given.max_new_tokens or max(1, given.max_length - len(prompt))
+        return Sampling(
+            max_new_tokens=min(wanted, self.generation.engine.info.max_positions - len(prompt)),
+            do_sample=given.do_sample,
+            temperature=given.temperature,
+            top_k=given.top_k,
+            top_p=given.top_p,
+            repetition_penalty=given.repetition_penalty,
+            frequency_penalty=given.frequency_penalty,
+            presence_penalty=given.presence_penalty,
+            seed=self.rng.randrange(1, 2**32) if given.seed is None else given.seed,
+            ignore_eos=given.ignore_eos,
+            prompt_logprobs=given.decoder_input_details,
+        )
+
+
+class RollingBatch(TextModel):
+    """`option.rolling_batch`: what the blog's endpoint runs."""
+
+    async def predict(self, request: Invocation) -> Reply:
+        try:
+            text = parameters.parse(request)
+            if len(text.inputs) != 1:
+                raise BadInput("inputs must be one string when rolling_batch is on: send a request for each")
+            given = parameters.rolling(text.parameters, self.settings.version)
+            prompt = await self.encode(text.inputs[0], given)
+            sampling = self.sampling(prompt, given)
+        except BadInput as error:
+            return Reply(424, {"Content-Type": "application/json"}, formatters.failure(str(error), 424))
+        steps = self.generation.stream(prompt, sampling, stop=given.stop_sequences)
+        return await self._answer(text, given, steps)
+
+    async def _answer(
+        self, text: TextRequest, given: TextParameters, steps: AsyncGenerator[Prefill | TextToken, None]
+    ) -> Reply:
+        """Wait for the first step, so that a failure until then is a status, and hand over the rest."""
+        try:
+            first = await self._next(steps, self.settings.predict_timeout_s)
+            asked = Asked(
+                inputs=text.inputs[0],
+                details=given.details,
+                return_full_text=given.return_full_text,
+                prefill=_prefill(first),
+            )
+            formatter = formatters.choose(self.settings.output_formatter, self.settings.version, text.stream)(asked)
+            pieces = Pieces(formatter, steps, first, self.settings.chunk_timeout_s)
+            if formatter.streams:
+                return Reply(200, {"Content-Type": formatter.content_type}, pieces)
+            async with aclosing(pieces):
+                return Reply(200, {"Content-Type": formatter.content_type}, b"".join([piece async for piece in pieces]))
+        except TimeoutError:
+            raise Untranslatable(f"Time out in: {self.settings.predict_timeout_s}") from None
+        except EngineFull as error:
+            raise CapacityExceeded(str(error)) from error
+        except EngineError as error:
+            body = (
+                formatters.failure(str(error)) if self.settings.version < (0, 28) else formatters.failed28(str(error))
+            )
+            return Reply(500 if self.settings.version < (0, 28) else 400, {"Content-Type": "application/json"}, body)
+
+    async def _next(self, steps: AsyncGenerator[Prefill | TextToken, None], deadline_s: float) -> Prefill | TextToken:
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await anext(steps)
+        except BaseException:
+            await steps.aclose()
+            raise
+
+
+class Pieces:
+    """A response's body: one piece a step. Closing it at any time ends the generation."""
+
+    def __init__(
+        self,
+        formatter: Formatter,
+        steps: AsyncGenerator[Prefill | TextToken, None],
+        first: Prefill | TextToken,
+        gap_s: float,
+    ) -> None:
+        self._formatter = formatter
+        self._steps = steps
+        self._waiting: Prefill | TextToken | None = first
+        self._gap_s = gap_s
+        self._over = False
+
+    def __aiter__(self) -> Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises StreamBroken when the next token takes longer than the gap that is allowed."""
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            step = await self._step()
+        except EngineError as error:
+            self._over = True
+            if not self._formatter.streams:
+                raise
+            return self._formatter.failed(str(error))
+        self._over = step.finish is not None
+        reason = step.finish.reason if step.finish else ""
+        return self._formatter.step(Step(step.id, step.text, step.logprob, step.special, reason))
+
+    async def aclose(self) -> None:
+        await self._steps.aclose()
+
+    async def _step(self) -> TextToken:
+        step, self._waiting = self._waiting, None
+        while not isinstance(step, TextToken):
+            try:
+                async with asyncio.timeout(self._gap_s):
+                    step = await anext(self._steps)
+            except TimeoutError:
+                raise StreamBroken(f"no token for {self._gap_s:g} s") from None
+        return step
+
+
+def _prefill(first: Prefill | TextToken) -> tuple[tuple[int, str, float], ...]:
+    return tuple((token.id, token.text, token.logprob) for token in first.tokens) if isinstance(first, Prefill) else ()

@@ -1,0 +1,101 @@
+"""The exact bytes of every output formatter."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.servers.lmi.formatters import Asked, Step, choose, failed28
+
+STEPS = (
+    Step(11, "It", -0.5),
+    Step(7, ' "é\n', -0.25),
+    Step(9, "😀", -1.0),
+    Step(2, "<|endoftext|>", -0.125, special=True, finish="eos_token"),
+)
+
+
+def pieces(name: str, version: tuple[int, int], asked: Asked | None = None, stream: bool = True) -> list[bytes]:
+    formatter = choose(name, version, stream)(asked or Asked())
+    return [formatter.step(step) for step in STEPS]
+
+
+@pytest.mark.parametrize("name", ["", "json"])
+def test_json_of_023_is_fragments_of_one_object(name: str) -> None:
+    assert pieces(name, (0, 23)) == [
+        b'{"generated_text": "It',
+        rb" \"\u00e9\n",
+        rb"\ud83d\ude00",
+        b'"}',
+    ]
+
+
+def test_jsonlines_of_023() -> None:
+    assert pieces("jsonlines", (0, 23)) == [
+        b'{"outputs": ["It"]}\n',
+        rb'{"outputs": [" \"\u00e9\n"]}' + b"\n",
+        rb'{"outputs": ["\ud83d\ude00"]}' + b"\n",
+        b'{"outputs": [""]}\n',
+    ]
+
+
+def test_none_is_the_text() -> None:
+    assert pieces("none", (0, 23)) == [b"It", ' "é\n'.encode(), "😀".encode(), b""]
+
+
+def test_026() -> None:
+    assert pieces("jsonlines", (0, 26))[0] == b'{"token": {"id": [11], "text": "It", "log_prob": -0.5}}\n'
+    last = json.loads(pieces("jsonlines", (0, 26), Asked(details=True))[-1])
+    assert last["generated_text"] == 'It "é\n😀'
+    assert last["details"] == {"finish_reason": "eos_token"}
+    assert b"".join(pieces("json", (0, 27))) == '{"generated_text": "It \\"é\\n😀"}'.encode()
+    detailed = json.loads(b"".join(pieces("json", (0, 27), Asked(inputs="q", details=True))))
+    assert detailed["details"]["generated_tokens"] == 4
+    assert detailed["details"]["inputs"] == "q"
+
+
+def test_028_streams_only_when_asked() -> None:
+    assert pieces("", (0, 28), stream=False) == [b"", b"", b"", '{"generated_text": "It \\"é\\n😀"}'.encode()]
+    lines = pieces("", (0, 28))
+    assert lines[0] == b'{"token": {"id": 11, "text": "It", "log_prob": -0.5}}\n'
+    assert json.loads(lines[-1]) == {
+        "token": {"id": 2, "text": "<|endoftext|>", "log_prob": -0.125, "special_token": True},
+        "generated_text": 'It "é\n😀',
+    }
+
+
+def test_028_details_full_text_and_prefill() -> None:
+    asked = Asked(inputs="Say:", details=True, return_full_text=True, prefill=((5, "Say", -2.0),))
+    whole = json.loads(b"".join(pieces("json", (0, 28), asked)))
+    assert whole["generated_text"] == 'Say:It "é\n😀'
+    assert list(whole["details"]) == ["finish_reason", "generated_tokens", "inputs", "tokens", "prefill"]
+    assert whole["details"]["prefill"] == [{"id": 5, "text": "Say", "log_prob": -2.0}]
+    last = json.loads(pieces("jsonlines", (0, 28), asked)[-1])
+    assert list(last["details"]) == ["finish_reason", "generated_tokens", "inputs", "prefill"]
+
+
+def test_028_events() -> None:
+    assert pieces("sse", (0, 28))[0] == b'data: {"token": {"id": 11, "text": "It", "log_prob": -0.5}}\n\n'
+
+
+def test_failures() -> None:
+    assert choose("json", (0, 23), False)(Asked()).failed('a "b"') == rb'{"code": 500, "error": "a \"b\""}'
+    assert choose("jsonlines", (0, 23), False)(Asked()).failed("x") == b'{"code": 500, "error": "x"}'
+    assert json.loads(choose("jsonlines", (0, 28), True)(Asked()).failed("x"))["details"] == {"finish_reason": "error"}
+    assert (
+        failed28("x") == b'{"generated_text": null, "error": "x", "code": 400, "details": {"finish_reason": "error"}}'
+    )
+
+
+@given(st.lists(st.text(), min_size=1), st.sampled_from([(0, 23), (0, 26)]))
+def test_whatever_the_pieces_the_object_is_json(texts: list[str], version: tuple[int, int]) -> None:
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]
+    formatter = choose("json", version, False)(Asked())
+    body = b"".join(
+        formatter.step(Step(1, text, -1.0, finish="length" if index == len(texts) - 1 else ""))
+        for index, text in enumerate(texts)
+    )
+    assert json.loads(body) == {"generated_text": "".join(texts)}

@@ -1,0 +1,138 @@
+"""Keys, precedence and checks of a model's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.servers.lmi import settings
+from penstock.servers.lmi.settings import ModelSettings, SettingsError
+
+BLOG = """
+engine=MPI
+option.model_id=tiiuae/falcon-7b-instruct
+option.revision=eb410fb6ffa9028e97adb801f0d6ec46d02f8b07
+option.trust_remote_code=true
+option.tensor_parallel_degree=1
+option.max_rolling_batch_size=32
+option.rolling_batch=lmi-dist
+option.output_formatter=jsonlines
+option.dtype = fp16
+option.paged_attention=false
+option.enable_streaming=true
+"""
+
+
+def read(
+    directory: Path, text: str = "", environ: dict[str, str] | None = None, version: str = "0.23.0"
+) -> ModelSettings:
+    if text:
+        (directory / "serving.properties").write_text(text)
+    return settings.read("model", directory, environ or {}, settings.server_version(version))
+
+
+def test_the_blogs_file(tmp_path: Path) -> None:
+    found = read(tmp_path, BLOG)
+    assert found.engine == "MPI"
+    assert found.model_id == "tiiuae/falcon-7b-instruct"
+    assert found.revision == "eb410fb6ffa9028e97adb801f0d6ec46d02f8b07"
+    assert found.rolling_batch == "lmi-dist"
+    assert found.output_formatter == "jsonlines"
+    assert found.dtype == "fp16"
+    assert found.enable_streaming
+    assert found.max_rolling_batch_size == 32
+    assert found.entry_point == ""
+    assert found.options["paged_attention"] == "false"
+
+
+def test_the_defaults(tmp_path: Path) -> None:
+    found = read(tmp_path, "option.model_id=x/y")
+    assert (found.job_queue_size, found.batch_size, found.max_batch_delay_ms) == (1000, 1, 100)
+    assert (found.max_rolling_batch_size, found.max_rolling_batch_prefill_tokens) == (32, 1088)
+    assert (found.rolling_batch, found.output_formatter, found.enable_streaming) == ("", "", False)
+    assert (found.predict_timeout_s, found.model_loading_timeout_s, found.chunk_timeout_s) == (240, 1200, 120)
+    assert (found.retry_threshold, found.handler, found.engine) == (10, "handle", "Python")
+
+
+def test_the_file_wins_over_option_variables_and_those_over_tgis(tmp_path: Path) -> None:
+    environ = {
+        "OPTION_MODEL_ID": "from/option",
+        "HF_MODEL_ID": "from/tgi",
+        "OPTION_ROLLING_BATCH": "auto",
+        "SM_NUM_GPUS": "4",
+        "OPTION_TENSOR_PARALLEL_DEGREE": "2",
+        "HF_MODEL_REVISION": "abc",
+    }
+    found = read(tmp_path, "option.rolling_batch=vllm", environ)
+    assert (found.rolling_batch, found.model_id, found.tensor_parallel_degree, found.revision) == (
+        "vllm",
+        "from/option",
+        2,
+        "abc",
+    )
+    assert read(tmp_path, "option.model_id=in/file", environ).model_id == "in/file"
+
+
+def test_serving_variables_are_only_defaults(tmp_path: Path) -> None:
+    environ = {"SERVING_JOB_QUEUE_SIZE": "7", "SERVING_BATCH_SIZE": "3", "HF_MODEL_ID": "a/b"}
+    assert read(tmp_path, "", environ).job_queue_size == 7
+    found = read(tmp_path, "job_queue_size=9", environ)
+    assert (found.job_queue_size, found.batch_size) == (9, 3)
+    assert read(tmp_path, "engine=Python", {"MAX_CONCURRENT_REQUESTS": "5", "HF_MODEL_ID": "a/b"}).job_queue_size == 5
+
+
+def test_s3url_is_an_old_name_of_model_id(tmp_path: Path) -> None:
+    assert read(tmp_path, "option.s3url=s3://b/p", {"HF_MODEL_ID": "a/b"}).model_id == "s3://b/p"
+
+
+def test_a_model_py_is_the_entry_point(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("")
+    assert read(tmp_path).entry_point == "model.py"
+    assert read(tmp_path, "option.entryPoint=djl_python.huggingface\noption.model_id=a/b").entry_point == ""
+    assert read(tmp_path, "option.entryPoint=other.py").entry_point == "other.py"
+
+
+@pytest.mark.parametrize(
+    ("version", "rolling", "timeout"), [("0.23.0", "", 120), ("0.27.0", "", 60), ("0.28.0", "auto", 60)]
+)
+def test_what_the_version_changes(version: str, rolling: str, timeout: int, tmp_path: Path) -> None:
+    found = read(tmp_path, "option.model_id=a/b", version=version)
+    assert (found.rolling_batch, found.chunk_timeout_s) == (rolling, timeout)
+
+
+def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
+    environ = {"SERVING_CHUNKED_READ_TIMEOUT": "3", "HF_MODEL_ID": "a/b"}
+    assert read(tmp_path, "", environ, "0.23.0").chunk_timeout_s == 180
+    assert read(tmp_path, "", environ, "0.25.0").chunk_timeout_s == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("engine=MPI", "no model is named: set option.model_id"),
+        ("engine=PyTorch\noption.model_id=a/b", "engine=PyTorch is not supported: use one of Python, MPI"),
+        (
+            "option.model_id=a/b\noption.output_formatter=xml",
+            "output_formatter=xml is not supported: use one of json, jsonlines, none",
+        ),
+        ("option.model_id=a/b\noption.output_formatter=sse", "output_formatter=sse is not supported"),
+        ("option.model_id=a/b\noption.rolling_batch=magic", "rolling_batch=magic is not supported"),
+        ("option.model_id=a/b\noption.quantize=awq", "quantize=awq is not supported: use one of bitsandbytes"),
+        ("option.model_id=a/b\noption.quantize=gptq\noption.dtype=fp16", "exclude each other"),
+        ("option.model_id=a/b\noption.dtype=fp8", "dtype=fp8 is not supported"),
+        ("option.model_id=a/b\noption.s3url=s3://x/y", "the same thing"),
+        ("option.model_id=a/b\njob_queue_size=many", "job_queue_size must be a whole number above 0, not 'many'"),
+        (
+            "option.model_id=a/b\noption.max_rolling_batch_size=0",
+            "max_rolling_batch_size must be a whole number above 0",
+        ),
+        ("option.model_id=a/b\noption.rolling_batch=auto\nbatch_size=4", "exclude each other"),
+        ("option.entryPoint=https://example.com/model.py", "must be a file of the model"),
+        ("option.entryPoint=djl_python.stable-diffusion", "is not supported: write a model.py"),
+        ("option.model_id=\\u12", "serving.properties can't be read"),
+    ],
+)
+def test_what_cannot_be_served_is_named(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        read(tmp_path, text)
