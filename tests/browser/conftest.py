@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 import pytest
-from penstock.chat.launch import base_path
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from penstock.chat.launch import base_path
 from tests.waiting import until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
