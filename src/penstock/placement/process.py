@@ -24,8 +24,10 @@ from penstock.placement.health import Probing
 from penstock.placement.logsink import LogPump
 from penstock.placement.replica import Replica, Surroundings
 
-STAGING_THREADS = 4
+STAGING_THREADS = 8
 """So many artifacts are fetched at a time; others wait."""
+CHORE_THREADS = 4
+"""Short work on files, which no download holds up."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -47,26 +49,29 @@ class ProcessPlacement:
         probing: Probing | None = None,
         command: Callable[[ReplicaSpec], list[str]] | None = None,
     ) -> None:
-        self._paths = paths
+        paths = Paths(paths.home.absolute())
+        self._models = paths.models
         self._aws = dict(aws or {})
         self._replicas: dict[str, Replica] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._change = asyncio.Event()
         self._closed = False
-        self._executor = ThreadPoolExecutor(STAGING_THREADS, thread_name_prefix="penstock-staging")
+        self._staging = ThreadPoolExecutor(STAGING_THREADS, thread_name_prefix="penstock-staging")
+        self._chores = ThreadPoolExecutor(CHORE_THREADS, thread_name_prefix="penstock-chores")
         self._pump = LogPump()
         self._around = Surroundings(
             replicas=paths.replicas,
             logs=paths.logs,
             reader=reader,
-            executor=self._executor,
+            staging=self._staging,
+            chores=self._chores,
             pump=self._pump,
             probing=probing or Probing(),
             command=command or built_in,
             environment=self._environment,
         )
         for left in orphans.sweep(paths.replicas):
-            self._executor.submit(remove, left)
+            self._chores.submit(remove, left)
 
     async def start(self, spec: ReplicaSpec) -> None:
         """Begin to run it. Raises ValueError on an id or a name that can be no path, RuntimeError after `close`."""
@@ -108,7 +113,8 @@ class ProcessPlacement:
         """Stop everything, all at once. Nothing can be started any more."""
         self._closed = True
         await asyncio.gather(*(self.stop(replica_id, grace_s=grace_s) for replica_id in list(self._replicas)))
-        self._executor.shutdown()
+        self._staging.shutdown()
+        self._chores.shutdown()
         self._pump.close()
 
     def _environment(self, spec: ReplicaSpec, directory: Path, port: int) -> Mapping[str, str]:
@@ -116,7 +122,7 @@ class ProcessPlacement:
             spec,
             directory=directory,
             port=port,
-            models=self._paths.models,
+            models=self._models,
             aws=self._aws,
             parent=os.environ,
             package_root=_package_root(),

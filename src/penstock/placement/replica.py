@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -38,11 +39,15 @@ class Surroundings:
     replicas: Path
     logs: Path
     reader: ObjectReader
-    executor: Executor
+    staging: Executor
+    chores: Executor
     pump: LogPump
     probing: Probing
     command: Callable[[ReplicaSpec], list[str]]
     environment: Callable[[ReplicaSpec, Path, int], Mapping[str, str]]
+
+
+_log = logging.getLogger(__name__)
 
 
 class _Failed(Exception):
@@ -75,8 +80,13 @@ class Replica:
         except OSError as error:
             state = "failed"
             reason = reasons.not_healthy(self.spec, f"It could not be started: {error.strerror or error}.")
+        except Exception as error:
+            # A replica about which nothing is known must not look as if it were starting for ever.
+            _log.exception("replica %s", self.spec.id)
+            state = "failed"
+            reason = reasons.not_healthy(self.spec, f"Internal error: {type(error).__name__}: {error}.")
         finally:
-            await asyncio.shield(self._thread(remove, self._directory))
+            await asyncio.shield(self._thread(self._around.chores, remove, self._directory))
         if state == "failed":
             self._become(state, reason=reason)
 
@@ -98,7 +108,8 @@ class Replica:
     async def _prepare(self) -> None:
         """Lay the private directory out and fill `/opt/ml/model`."""
         cancelled = threading.Event()
-        work = asyncio.ensure_future(self._thread(self._fill, cancelled))
+        executor = self._around.staging if self.spec.model_data else self._around.chores
+        work = asyncio.ensure_future(self._thread(executor, self._fill, cancelled))
         try:
             done, _ = await asyncio.wait({work}, timeout=self.spec.download_timeout_s)
             late = not done
@@ -213,8 +224,8 @@ class Replica:
             self.status = status
             self._changed()
 
-    async def _thread(self, function: Callable[..., None], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._around.executor, function, *arguments)
+    async def _thread(self, executor: Executor, function: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
 
 
 def _stream(spec: ReplicaSpec) -> str:

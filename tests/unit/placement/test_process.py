@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import random
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import BinaryIO
 
 import psutil
 import pytest
+import uvloop
 
 from penstock.config import Paths
 from penstock.images import resolve
 from penstock.placement.base import ModelData, ReplicaSpec
 from penstock.placement.logs import filter_events
 from penstock.placement.ports import ReservedPort
-from penstock.placement.process import ProcessPlacement
+from penstock.placement.process import STAGING_THREADS, ProcessPlacement
 from tests.replicas import QUICK, WHO, Objects, archive, model_data, post, spec, until_state
 from tests.waiting import until_async
 
@@ -180,35 +181,37 @@ def environment_of(pid: int) -> dict[str, str]:
     return dict(v.split("=", 1) for v in raw.split("\0") if v)
 
 
-class Slow(Objects):
-    """A store whose objects arrive a little at a time, for as long as one likes."""
+class Endless(io.BytesIO):
+    """An object that arrives a byte at a time, and never ends."""
 
-    def __init__(self) -> None:
-        super().__init__({})
-        self.reading = threading.Event()
+    def read(self, size: int | None = -1) -> bytes:
+        time.sleep(0.002)
+        return b"x"
+
+
+class Slow(Objects):
+    """A store of endless objects."""
+
+    endless = ModelData("s3://b/weights.bin", "object")
 
     def open(self, bucket: str, key: str) -> BinaryIO:
-        return open("/dev/zero", "rb")
-
-    @property
-    def endless(self) -> ModelData:
-        return ModelData("s3://b/weights.bin", "object")
+        return Endless()
 
 
 async def test_a_stop_ends_a_download(tmp_path: Path) -> None:
-    placement = ProcessPlacement(Paths(tmp_path), slow := Slow(), probing=QUICK)
-    s = spec(model_data=slow.endless)
+    placement = ProcessPlacement(Paths(tmp_path), Slow({}), probing=QUICK)
+    s = spec(model_data=Slow.endless)
     await placement.start(s)
     weights = tmp_path / "replicas" / s.id / "model" / "weights.bin"
-    await until_async(lambda: weights.exists() and weights.stat().st_size > 0)
+    await until_async(lambda: weights.exists())
     await asyncio.wait_for(placement.stop(s.id), 10)
     assert not list((tmp_path / "replicas").iterdir())
     await placement.close()
 
 
 async def test_a_download_that_takes_too_long_fails(tmp_path: Path) -> None:
-    placement = ProcessPlacement(Paths(tmp_path), slow := Slow(), probing=QUICK)
-    s = spec(model_data=slow.endless, download_timeout_s=0.1)
+    placement = ProcessPlacement(Paths(tmp_path), Slow({}), probing=QUICK)
+    s = spec(model_data=Slow.endless, download_timeout_s=0.1)
     await placement.start(s)
     status = await until_state(placement, s.id, "failed")
     assert "It took longer than ModelDataDownloadTimeoutInSeconds allows (0.1 s)." in status.reason
@@ -286,3 +289,54 @@ async def test_a_sigterm_is_never_lost_however_early_it_comes(placement: Process
         await placement.start(s)
         await until_state(placement, s.id, "starting")
         await asyncio.wait_for(placement.stop(s.id, grace_s=30), 10)
+
+
+async def test_no_download_holds_up_others(tmp_path: Path) -> None:
+    placement = ProcessPlacement(Paths(tmp_path), Slow({}), probing=QUICK)
+    for _ in range(STAGING_THREADS + 2):
+        await placement.start(spec(model_data=Slow.endless))
+    s = spec()
+    await placement.start(s)
+    await until_state(placement, s.id, "healthy")
+    await asyncio.wait_for(placement.stop(s.id), 10)
+    await asyncio.wait_for(placement.close(), 10)
+    assert not list((tmp_path / "replicas").iterdir())
+
+
+async def test_an_error_of_our_own_is_a_failure_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def command(s: ReplicaSpec) -> list[str]:
+        raise LookupError("a bug")
+
+    placement = ProcessPlacement(Paths(tmp_path), OBJECTS, probing=QUICK, command=command)
+    s = spec()
+    await placement.start(s)
+    status = await until_state(placement, s.id, "failed")
+    assert status.reason == f"{PING} Internal error: LookupError: a bug."
+    assert "a bug" in caplog.text
+    await placement.close()
+
+
+def test_it_runs_on_uvloop_as_well(tmp_path: Path) -> None:
+    async def life() -> None:
+        placement = ProcessPlacement(Paths(tmp_path), OBJECTS, probing=QUICK)
+        for s in (spec(model_data=model_data()), spec({"die": {"after_requests": 1, "code": 5}})):
+            await placement.start(s)
+            status = await until_state(placement, s.id, "healthy")
+            await post(status, b"x")
+        assert "exited with status 5." in (await until_state(placement, s.id, "exited")).reason
+        await placement.close()
+        assert placement.observe() == ()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(life())
+    assert resources()[2] == 0
+
+
+async def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    placement = ProcessPlacement(Paths(Path("home")), OBJECTS, probing=QUICK)
+    s = spec(model_data=model_data())
+    await placement.start(s)
+    status = await until_state(placement, s.id, "healthy")
+    assert b"from the model" in await post(status, b"")
+    await placement.close()

@@ -97,7 +97,7 @@ class Server:
 
     async def handle(self, request: Request, answer: Answer) -> None:
         """Answer one request."""
-        if request.path == "/ping" and request.method in ("GET", "HEAD"):
+        if request.path == "/ping" and request.method == "GET":
             await self._ping(answer)
         elif request.path == "/invocations" and request.method == "POST":
             await self._invoke(request, answer)
