@@ -213,9 +213,14 @@ class Server:
         if self._script.die.after_ms is not None:
             loop.call_later(self._script.die.after_ms / 1000, self._die, "in time", self._script.die.code)
         self._began = time.monotonic()
-        server = await asyncio.start_server(
-            lambda r, w: serve_connection(r, w, self.handle, self.left), sock=sock, backlog=1024
-        )
+        connections: set[asyncio.Task[None]] = set()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = loop.create_task(serve_connection(reader, writer, self.handle, self.left))
+            connections.add(task)
+            task.add_done_callback(connections.discard)
+
+        server = await asyncio.start_server(connected, sock=sock, backlog=1024)
         _log.info("listens on port %s", sock.getsockname()[1])
         await stop.wait()
         server.close()
@@ -223,6 +228,9 @@ class Server:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_S):
                     await asyncio.wait(set(self._busy))
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
         _log.info("stopped")
 
 

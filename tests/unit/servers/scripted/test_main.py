@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,25 @@ def test_what_it_gives_up_for_is_its_last_word(tmp_path: Path, script: str, stat
     )
     assert done.returncode == status
     assert log.read_text().startswith(reason)
+
+
+def test_an_idle_connection_does_not_disturb_a_stop() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-X", "dev", "-m", "penstock.servers.scripted"],
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "SAGEMAKER_BIND_TO_PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "listens" not in process.stdout.readline():
+        assert process.poll() is None
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        process.terminate()
+        rest, _ = process.communicate(timeout=10)
+    assert (process.returncode, rest) == (0, "INFO  scripted stopped\n")
