@@ -1,0 +1,166 @@
+"""Creating, watching and describing endpoints: what several verbs do through the API, as any client would.
+
+Owns no terminal output: progress goes to a callback.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from penstock.cli.server import Server, client
+
+Dialect = Literal["lmi", "tgi", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One endpoint with one variant of one model. `model_data` is `s3://…`; empty for none."""
+
+    name: str
+    image: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    model_data: str = ""
+    instance_type: str = "ml.g5.2xlarge"
+    instance_count: int = 1
+    startup_timeout_s: int = 900
+
+
+def upload_artifact(server: Server, name: str, source: Path | Mapping[str, str]) -> str:
+    """Put a model artifact into the default bucket and return its `s3://` URL.
+
+    `source` is a `.tar.gz`, a directory (packed under its own name, as the SDK's samples do), or file names to texts.
+    """
+    s3 = client(server, "s3")
+    bucket = f"sagemaker-{server.settings.region}-{server.settings.account}"
+    if bucket not in {b["Name"] for b in s3.list_buckets()["Buckets"]}:
+        s3.create_bucket(Bucket=bucket)
+    key = f"penstock/{name}/model.tar.gz"
+    if isinstance(source, Path) and source.is_file():
+        s3.upload_file(str(source), bucket, key)
+    else:
+        with _packed(name, source) as body:
+            s3.upload_fileobj(body, bucket, key)
+    return f"s3://{bucket}/{key}"
+
+
+def _packed(name: str, source: Path | Mapping[str, str]) -> io.BufferedRandom:
+    import tempfile
+
+    body = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with tarfile.open(fileobj=body, mode="w:gz", compresslevel=1) as tar:
+        if isinstance(source, Path):
+            tar.add(source, arcname=source.resolve().name)
+        else:
+            for file, text in source.items():
+                member = tarfile.TarInfo(f"{name}/{file}")
+                member.size, member.mtime = len(text.encode()), int(time.time())
+                tar.addfile(member, io.BytesIO(text.encode()))
+    body.seek(0)
+    return body
+
+
+def create(server: Server, deployment: Deployment) -> None:
+    """CreateModel, CreateEndpointConfig, CreateEndpoint. What was made is removed again if a later call fails."""
+    sagemaker = client(server, "sagemaker")
+    container: dict[str, Any] = {"Image": deployment.image, "Environment": dict(deployment.environment)}
+    if deployment.model_data:
+        container["ModelDataUrl"] = deployment.model_data
+    undo: list[Callable[[], object]] = []
+    name = deployment.name
+    try:
+        sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=server.settings.role_arn)
+        undo.append(lambda: sagemaker.delete_model(ModelName=name))
+        variant = {
+            "VariantName": "AllTraffic",
+            "ModelName": name,
+            "InitialInstanceCount": deployment.instance_count,
+            "InstanceType": deployment.instance_type,
+            "InitialVariantWeight": 1,
+            "ContainerStartupHealthCheckTimeoutInSeconds": deployment.startup_timeout_s,
+        }
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        undo.append(lambda: sagemaker.delete_endpoint_config(EndpointConfigName=name))
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    except BaseException:
+        for step in reversed(undo):
+            step()
+        raise
+
+
+def wait(server: Server, name: str, progress: Callable[[str], None], *, deadline_s: float = 3600.0) -> dict[str, Any]:
+    """Describe the endpoint until it has left Creating and Updating; `progress` gets each status seen."""
+    sagemaker = client(server, "sagemaker")
+    end = time.monotonic() + deadline_s
+    while True:
+        seen: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=name)
+        progress(seen["EndpointStatus"])
+        if seen["EndpointStatus"] not in ("Creating", "Updating", "SystemUpdating", "RollingBack"):
+            return seen
+        if time.monotonic() > end:
+            return seen
+        time.sleep(0.1)
+
+
+def remove(server: Server, name: str, *, deadline_s: float = 60.0) -> None:
+    """Delete the endpoint, its config and its models, and return when the endpoint is gone."""
+    from botocore.exceptions import ClientError
+
+    sagemaker = client(server, "sagemaker")
+    config = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
+    models: list[str] = []
+    try:
+        variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+        models = [v["ModelName"] for v in variants if "ModelName" in v]
+    except ClientError:
+        config = ""
+    sagemaker.delete_endpoint(EndpointName=name)
+    if config:
+        sagemaker.delete_endpoint_config(EndpointConfigName=config)
+    for model in models:
+        try:
+            sagemaker.delete_model(ModelName=model)
+        except ClientError:
+            continue
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        try:
+            sagemaker.describe_endpoint(EndpointName=name)
+        except ClientError:
+            return
+        time.sleep(0.05)
+
+
+def describe(server: Server, name: str) -> dict[str, Any]:
+    """The endpoint with its config and models: DescribeEndpoint's members, plus `Models` (a list of DescribeModel's)."""
+    from botocore.exceptions import ClientError
+
+    sagemaker = client(server, "sagemaker")
+    seen: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=name)
+    seen.pop("ResponseMetadata", None)
+    seen["Models"] = []
+    try:
+        config = sagemaker.describe_endpoint_config(EndpointConfigName=seen["EndpointConfigName"])
+        for variant in config["ProductionVariants"]:
+            model = sagemaker.describe_model(ModelName=variant["ModelName"])
+            model.pop("ResponseMetadata", None)
+            seen["Models"].append(model)
+    except (ClientError, KeyError):
+        pass  # config or model was deleted before its endpoint, which AWS allows
+    return seen
+
+
+def dialect(described: Mapping[str, Any]) -> Dialect:
+    """Which request format the endpoint's first model takes, by its image."""
+    for model in described["Models"]:
+        image = model.get("PrimaryContainer", {}).get("Image", "")
+        if "djl-inference" in image or "penstock/lmi" in image:
+            return "lmi"
+        if "tgi" in image:
+            return "tgi"
+    return "other"
