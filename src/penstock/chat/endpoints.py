@@ -20,6 +20,11 @@ from penstock.chat.problems import Problem, problem_of
 MOST_ENDPOINTS = 500
 """How many names the picker holds; an account's newest come first."""
 
+_TOY = (
+    "penstock/falcon",
+    "demo-falcon",
+)  # the bundled model's id, and the artifact that `penstock demo` uploads for LMI
+
 # The page waits for these calls, so they give up soon.
 _SOON = Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 2})
 
@@ -105,4 +110,5 @@ def _target(container: dict[str, Any], component: str | None = None) -> Target:
         container.get("ModelDataUrl", ""),
     ]
     image = container.get("Image")
-    return Target(format_of(image), image, component, toy=any("penstock" in str(name) for name in named))
+    toy = any(mark in str(name) for mark in _TOY for name in named)
+    return Target(format_of(image), image, component, toy=toy)

@@ -17,6 +17,8 @@ Turn: TypeAlias = tuple[Literal["user", "assistant"], str]
 _BY_IMAGE: tuple[tuple[str, Format], ...] = (
     ("djl-inference", "LMI"),
     ("huggingface-pytorch-tgi-inference", "TGI"),
+    ("penstock/lmi", "LMI"),
+    ("penstock/tgi", "TGI"),
     ("vllm", "OpenAI"),
     ("sglang", "OpenAI"),
 )
@@ -24,7 +26,8 @@ _BY_IMAGE: tuple[tuple[str, Format], ...] = (
 
 def format_of(image: str | None) -> Format:
     """The format that a container image takes. TGI's for an unknown one: LMI takes its body too."""
-    repository = (image or "").rsplit("/", 1)[-1]
+    registry, slash, path = (image or "").partition("/")
+    repository = path if slash and "." in registry else image or ""
     return next((name for part, name in _BY_IMAGE if part in repository), "TGI")
 
 

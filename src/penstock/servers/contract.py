@@ -6,7 +6,6 @@ until SIGTERM, and the tie of a child process to its parent's life. It must neve
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -25,8 +24,6 @@ DRAIN_S = 25.0
 
 REASON_BYTES = 4096
 """The longest termination message that is kept."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +112,7 @@ def serve(app: Any, contract: Contract, *, drain_s: float = DRAIN_S) -> None:
         app,
         loop="uvloop",
         http="httptools",
+        lifespan="on",
         ws="none",
         log_config=None,
         access_log=False,
@@ -132,16 +130,3 @@ def serve(app: Any, contract: Contract, *, drain_s: float = DRAIN_S) -> None:
     server.run(sockets=[sock])
     if not server.started:
         raise SystemExit(3)
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """In a child process, first of all: be killed (SIGKILL) when the parent dies, however it dies.
-
-    `parent_pid` is the parent's `os.getpid()`, handed down by argument or environment: if it has already died, this process ends here.
-    The kernel watches the thread that started the child, so the parent must start it from a thread that lives as long as it does.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent_pid:
-        os._exit(1)

@@ -14,7 +14,7 @@ from penstock import aliases, config
 from penstock.servers import hub, s3prefix
 from penstock.servers.unavailable import ModelUnavailable
 
-__all__ = ["ModelUnavailable", "check_usable", "fetch", "models_directory", "resolve"]
+__all__ = ["ModelUnavailable", "check_usable", "fetch", "local", "models_directory", "resolve"]
 
 
 def resolve(model_id: str, revision: str = "", environ: Mapping[str, str] | None = None) -> Path:
@@ -40,17 +40,20 @@ def fetch(model_id: str, revision: str = "", environ: Mapping[str, str] | None =
         return _directory(model_id, environ)
     if not aliases.is_hub_id(model_id):
         raise ModelUnavailable(f"{model_id!r} is neither a directory, an s3:// prefix nor a hub id")
-    try:
-        known = aliases.read(models_directory(environ))
-    except aliases.AliasError as error:
-        raise ModelUnavailable(str(error)) from error
-    if (target := known.get(model_id)) is not None:
+    if (target := _aliases(environ).get(model_id)) is not None:
         if not target.is_dir():
             raise ModelUnavailable(
                 f"the alias of {model_id} names {target}, which is not a directory: {_advice(model_id)}"
             )
         return target
     return hub.find(model_id, revision, environ, advice=_advice(model_id))
+
+
+def local(model_id: str, environ: Mapping[str, str]) -> Path | None:
+    """The directory of a model id that needs no hub: a path, an `s3://` prefix, an alias. None for another id. Raises ModelUnavailable."""
+    if aliases.is_hub_id(model_id) and model_id not in _aliases(environ):
+        return None
+    return fetch(model_id, "", environ)
 
 
 def models_directory(environ: Mapping[str, str]) -> Path:
@@ -76,6 +79,13 @@ def check_usable(directory: Path) -> None:
     missing = [name for name in ("openvino_model.bin", "tokenizer.json") if name not in names]
     if missing:
         raise ModelUnavailable(f"{directory} lacks {' and '.join(missing)}")
+
+
+def _aliases(environ: Mapping[str, str]) -> dict[str, Path]:
+    try:
+        return aliases.read(models_directory(environ))
+    except aliases.AliasError as error:
+        raise ModelUnavailable(str(error)) from error
 
 
 def _directory(text: str, environ: Mapping[str, str]) -> Path:

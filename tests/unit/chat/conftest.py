@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,11 +27,11 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sagemaker(aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts the fake with the given endpoints: `sagemaker(name=FakeEndpoint(…))`."""
+    """Starts the fake with the given endpoints: `sagemaker(name=FakeEndpoint(…))`, over TLS with a `certificate`."""
     running: list[FakeSageMaker] = []
 
-    def start(**endpoints: FakeEndpoint) -> FakeSageMaker:
-        fake = FakeSageMaker(**endpoints)
+    def start(certificate: tuple[Path, Path] | None = None, **endpoints: FakeEndpoint) -> FakeSageMaker:
+        fake = FakeSageMaker(certificate, **endpoints)
         running.append(fake)
         monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
         return fake

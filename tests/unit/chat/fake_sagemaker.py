@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from penstock.errors import AwsError
@@ -41,9 +43,9 @@ class FakeEndpoint:
 
 
 class FakeSageMaker:
-    """Serves the endpoints until closed; `url` is what AWS_ENDPOINT_URL has to name."""
+    """Serves the endpoints until closed, over TLS with a `certificate` and key; AWS_ENDPOINT_URL has to name its `url`."""
 
-    def __init__(self, **endpoints: FakeEndpoint) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None, **endpoints: FakeEndpoint) -> None:
         self.endpoints = dict(endpoints)
         self.control_error: AwsError | None = None
         fake = self
@@ -53,7 +55,11 @@ class FakeSageMaker:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 

@@ -19,6 +19,8 @@ TURNS: list[Turn] = [("user", "hello"), ("assistant", "good day"), ("user", "wha
         ("763104351884.dkr.ecr.us-west-2.amazonaws.com/djl-inference:0.36.0-lmi27.0.0-cu130", "LMI"),
         (TGI_IMAGE, "TGI"),
         ("763104351884.dkr.ecr.us-west-2.amazonaws.com/vllm:0.20.2-gpu-py312-cu130-ubuntu22.04-sagemaker", "OpenAI"),
+        ("penstock/lmi:0.23.0", "LMI"),
+        ("penstock/tgi:1.0.3", "TGI"),
         ("vllm.example.com/mine:1", "TGI"),
         (None, "TGI"),
     ],

@@ -56,8 +56,11 @@ class App:
         await receive()
         try:
             await self._start()
-        except LoadError as error:
-            self.failure = str(error)
+        except Exception as error:
+            # Whatever it is, a server without its models must not begin to serve.
+            if not isinstance(error, LoadError):
+                log.exception("the models could not be loaded")
+            self.failure = str(error) or type(error).__name__
             await self._models.close()
             await send({"type": "lifespan.startup.failed", "message": "the model could not be loaded"})
             return

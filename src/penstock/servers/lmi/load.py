@@ -16,10 +16,14 @@ from penstock.engines.options import EngineOptions
 from penstock.engines.tokenizer import TextTokenizer, TokenizerError
 from penstock.servers import models
 from penstock.servers.generation import Generation
+from penstock.servers.lmi import requirements
 from penstock.servers.lmi.plain import Stepped, WholeAnswer
+from penstock.servers.lmi.process import Command, HandlerFailed, Worker
 from penstock.servers.lmi.registry import Handler, LoadError
+from penstock.servers.lmi.requirements import RequirementsError
 from penstock.servers.lmi.settings import ModelSettings
 from penstock.servers.lmi.text import RollingBatch
+from penstock.servers.lmi.workers import HandlerPool
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +31,39 @@ log = logging.getLogger(__name__)
 async def load(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
     """Load one model. Raises LoadError."""
     try:
+        if settings.entry_point:
+            return await _load_handler(settings, environ)
         return await _load_text(settings, environ)
-    except (models.ModelUnavailable, EngineError, TokenizerError) as error:
+    except (models.ModelUnavailable, EngineError, TokenizerError, RequirementsError, HandlerFailed) as error:
         raise LoadError(str(error)) from error
+
+
+async def _load_handler(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
+    python = await requirements.interpreter(settings, environ)
+    command = Command(python, {**environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
+    properties = await asyncio.to_thread(handler_properties, settings, environ)
+    log.info("model %s: engine=%s is served by the handler %s", settings.name, settings.engine, settings.entry_point)
+    return await HandlerPool.start(settings, lambda: Worker.start(settings, command, properties))
+
+
+def handler_properties(settings: ModelSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a handler's first call is given: the options, and where the model lies. Raises ModelUnavailable.
+
+    `model_id` becomes a directory of this machine where it is one, an alias or an `s3://` prefix; a hub id is left to the handler.
+    """
+    properties = {key: value for key, value in settings.options.items() if key != "env"}
+    if settings.model_id and (found := models.local(settings.model_id, environ)):
+        properties["model_id"] = str(found)
+        properties.pop("s3url", None)
+    properties |= {"model_dir": str(settings.directory), "device_id": "-1", "engine": settings.engine}
+    properties.setdefault("tensor_parallel_degree", str(settings.tensor_parallel_degree))
+    return properties
+
+
+def _given_environ(settings: ModelSettings) -> dict[str, str]:
+    """`option.env`: `NAME=value` pairs with commas between."""
+    pairs = (item.partition("=") for item in settings.options.get("env", "").split(","))
+    return {name.strip(): value.strip() for name, separator, value in pairs if separator}
 
 
 async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:

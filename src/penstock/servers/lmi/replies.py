@@ -126,7 +126,7 @@ def _start(reply: Reply, length: int | None) -> Message:
         "Cache-Control": "no-cache; no-store, must-revalidate, private",
         "Expires": "Thu, 01 Jan 1970 00:00:00 UTC",
     }
-    if length is not None:
+    if length is not None and reply.status != 204:
         headers["content-length"] = str(length)
     # An error inside a stream keeps the connection, as the original does; any other closes it.
     headers["connection"] = "close" if reply.status >= 400 and length is not None else "keep-alive"

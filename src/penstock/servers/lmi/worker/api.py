@@ -1,0 +1,11 @@
+"""The `djl_python` that the handler sees: the very classes, so that an Output of the handler's is one of ours."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_djl_python = importlib.import_module("djl_python")
+
+Input: Any = _djl_python.Input
+Output: Any = _djl_python.Output

@@ -1,0 +1,112 @@
+"""The user's handler: found, called, and its answer put into frames.
+
+Owns what counts as an answer, and which code an exception becomes. It must never touch the socket itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Generator
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from penstock.servers.lmi.worker.frames import Frame, encode
+
+
+class DjlPython:
+    """Lets `import djl_python` find our package, whose directory holds other things that must not become importable."""
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "djl_python":
+            return None
+        return PathFinder.find_spec(name, [str(Path(__file__).parents[1])])
+
+
+def load(model_dir: str, entry_point: str, handler: str) -> Callable[[Any], Any]:
+    """The handler's function. Raises whatever importing it raises, ValueError when it is not there."""
+    if entry_point.endswith(".py"):
+        file = os.path.join(model_dir, entry_point)
+        if not os.path.exists(file):
+            raise ValueError(f"entry-point file not found {file}.")
+        name = Path(file).stem
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(entry_point)
+    function = getattr(module, handler, None)
+    if not callable(function):
+        raise ValueError(f"{entry_point} has no function {handler}")
+    return function  # type: ignore[no-any-return]
+
+
+def request_input(frame: Frame, handler: str) -> Any:
+    """The Input that a frame holds."""
+    from penstock.servers.lmi.worker.api import Input
+
+    inputs = Input()
+    inputs.function_name = handler
+    inputs.properties = dict(frame.header["properties"])
+    for key, value in zip(frame.header["keys"], frame.blobs, strict=True):
+        inputs.content.add(key, bytearray(value))
+    return inputs
+
+
+def call(function: Callable[[Any], Any], inputs: Any) -> Any:
+    """The handler's Output; None is 204, an exception 424, memory that has run out 507."""
+    from penstock.servers.lmi.worker.api import Output
+
+    try:
+        outputs = function(inputs)
+    except Exception as error:
+        logging.exception("The handler failed")
+        if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+            return Output(code=507, message=str(error) or type(error).__name__)
+        return Output().error(str(error))
+    if outputs is None:
+        return Output(code=204, message="No content")
+    if not isinstance(outputs, Output):
+        return Output().error(f"Invalid output type: {type(outputs)}")
+    return outputs
+
+
+def frames(outputs: Any) -> Generator[tuple[bytes, bool], None, None]:
+    """An Output as frames, each with whether more will follow: one, or a head, a piece for each item of its stream, and an end.
+
+    Closing it early closes the stream.
+    """
+    stream = outputs.stream_content
+    head = {
+        "kind": "reply",
+        "code": int(outputs.code),
+        "message": str(outputs.message),
+        "properties": {str(key): str(value) for key, value in outputs.properties.items()},
+        "stream": stream is not None,
+    }
+    if stream is None:
+        keys, values = outputs.content.get_keys(), outputs.content.get_values()
+        yield encode({**head, "keys": keys}, [bytes(value) for value in values]), False
+        return
+    yield encode({**head, "keys": []}), True
+    last = b""
+    try:
+        while True:
+            yield encode({"kind": "piece"}, [outputs.stream_piece(next(stream))]), True
+    except StopIteration:
+        pass
+    except Exception as error:
+        logging.exception("The stream failed")
+        last = str(error).encode()
+    finally:
+        if callable(close := getattr(stream, "close", None)):
+            close()
+    yield encode({"kind": "end"}, [last]), False

@@ -1,0 +1,75 @@
+"""The handler process from start to end.
+
+Owns the loop: load, then one request at a time. It ends when the server closes the socket, and dies with the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import select
+import socket
+import sys
+import traceback
+from collections.abc import Generator
+
+from penstock.servers.lifeline import die_with_parent
+from penstock.servers.lmi.worker import frames, handler
+
+
+def main() -> None:
+    """Run until the server closes its end. Exit status 1 when the handler can't be loaded."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--model-dir", required=True)
+    parser.add_argument("--entry-point", required=True)
+    parser.add_argument("--handler", required=True)
+    options = parser.parse_args()
+    die_with_parent(options.parent)
+    os.setpgid(0, 0)  # So that the server can end what the handler starts along with it.
+    channel = Channel(socket.socket(fileno=options.fd))
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    os.chdir(options.model_dir)
+    sys.path.insert(0, options.model_dir)
+    sys.meta_path.insert(0, handler.DjlPython())
+    try:
+        function = handler.load(options.model_dir, options.entry_point, options.handler)
+    except BaseException as error:
+        traceback.print_exc()
+        channel.send(frames.encode({"kind": "failed", "reason": f"{type(error).__name__}: {error}"}))
+        sys.exit(1)
+    channel.send(frames.encode({"kind": "ready"}))
+    while (request := channel.receive()) is not None:
+        if request.kind == "request":
+            outputs = handler.call(function, handler.request_input(request, options.handler))
+            channel.send_all(handler.frames(outputs))
+            try:
+                outputs.execute_finalize()
+            except Exception:
+                logging.exception("The finalize function failed")
+
+
+class Channel:
+    """The socket, blocking."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._file = sock.makefile("rb")
+
+    def receive(self) -> frames.Frame | None:
+        return frames.read(self._file.read)
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def send_all(self, pieces: Generator[tuple[bytes, bool], None, None]) -> None:
+        """Send frame by frame. While more is to come, a `stop` from the server ends it early; the end is still sent."""
+        for piece, more in pieces:
+            self.send(piece)
+            if more and select.select([self._socket], [], [], 0)[0]:
+                self.receive()  # Nothing but a stop, or the server's end, can come before the answer is complete.
+                pieces.close()
+                self.send(frames.encode({"kind": "end"}, [b""]))
+                return
