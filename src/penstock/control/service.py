@@ -22,7 +22,9 @@ from penstock.control import models
 from penstock.errors import AwsError
 from penstock.wire import awsjson, awsquery
 from penstock.wire.messages import WireRequest, WireResponse
+from penstock.wire.refusals import Dialect, wrong_body
 from penstock.wire.shapes import OperationModel, ServiceModel
+from penstock.wire.sigv4 import is_hash
 
 log = logging.getLogger(__name__)
 BODY_BYTES = 8 * 1024 * 1024
@@ -70,9 +72,9 @@ class AwsService:
     async def handle(self, request: Request) -> Response:
         """Answers one request; every failure is an answer in the protocol's shape."""
         caller = caller_of(request)
-        protocol, flavour = self._protocol()
+        protocol, dialect, flavour = self._protocol()
         try:
-            wire_request = await read_request(request, self.body_bytes)
+            wire_request = await read_request(request, self.body_bytes, dialect)
             operation, params = protocol.parse(self.model, wire_request)
             output = await self.operations[operation.name](caller, params)
             answer = protocol.render(operation, output, caller.request_id)
@@ -85,11 +87,11 @@ class AwsService:
             answer = protocol.render_error(internal_failure(), caller.request_id, flavour)
         return to_starlette(answer)
 
-    def _protocol(self) -> tuple[WireProtocol, str]:
-        """The protocol, and what its errors need to know of the service."""
+    def _protocol(self) -> tuple[WireProtocol, Dialect, str]:
+        """The protocol, its dialect of refusals, and what its errors need to know of the service."""
         if "query" in self.model.protocols:
-            return awsquery, self.model.namespace
-        return awsjson, self.model.json_version
+            return awsquery, "query", self.model.namespace
+        return awsjson, "json", self.model.json_version
 
 
 def internal_failure() -> AwsError:
@@ -121,10 +123,10 @@ def head_of(request: Request) -> WireRequest:
     )
 
 
-async def read_request(request: Request, limit: int) -> WireRequest:
+async def read_request(request: Request, limit: int, dialect: Dialect) -> WireRequest:
     """The request with its body, which must have the hash that the signature covers.
 
-    Raises AwsError: RequestEntityTooLarge (413), XAmzContentSHA256Mismatch.
+    Raises AwsError: RequestEntityTooLarge (413), and as the gateway would for a changed body.
     """
     head = head_of(request)
     body = bytearray()
@@ -134,19 +136,8 @@ async def read_request(request: Request, limit: int) -> WireRequest:
             raise AwsError("RequestEntityTooLarge", f"The request body is larger than {limit} bytes.", status=413)
     declared = head.headers.get("x-amz-content-sha256", "")
     if is_hash(declared) and hashlib.sha256(body).hexdigest() != declared.lower():
-        raise hash_mismatch()
+        raise wrong_body(dialect)
     return WireRequest(head.method, head.path, head.query, head.headers, bytes(body))
-
-
-def is_hash(declared: str) -> bool:
-    """Whether `x-amz-content-sha256` holds a hash, and not a word such as UNSIGNED-PAYLOAD."""
-    return len(declared) == 64 and all(c in "0123456789abcdefABCDEF" for c in declared)
-
-
-def hash_mismatch() -> AwsError:
-    return AwsError(
-        "XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed."
-    )
 
 
 def to_starlette(answer: WireResponse) -> Response:

@@ -1,0 +1,1 @@
+"""Amazon S3, as much of it as the SDKs call: buckets, objects, multipart uploads, on files."""
