@@ -1,7 +1,7 @@
 """What every built-in model server shares: the contract of a replica, seen from inside.
 
-Owns the reading of the environment that a placement gives (docs/containers.md), the last words of a server that gives up, serving
-until SIGTERM, and the tie of a child process to its parent's life. It must never know what a particular server serves, nor who started it.
+Owns the reading of the environment that a placement gives (docs/containers.md), the last words of a server that gives up, and serving
+until SIGTERM. It must never know what a particular server serves, nor who started it.
 """
 
 from __future__ import annotations
