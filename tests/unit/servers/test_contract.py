@@ -126,35 +126,3 @@ def test_a_taken_port_is_the_reason(tmp_path: Path) -> None:
         with start(SERVER, tmp_path, port) as server:
             assert server.wait(10) == 1
         assert (tmp_path / "log").read_text() == f"Cannot listen on 127.0.0.1:{port}: Address already in use."
-
-
-PARENT = textwrap.dedent(
-    """
-    import os, subprocess, sys
-    child = (
-        "import sys, time; from penstock.servers.contract import die_with_parent;"
-        "die_with_parent(int(sys.argv[1])); print('up', flush=True); time.sleep(60)"
-    )
-    p = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())], stdout=subprocess.PIPE)
-    p.stdout.readline()
-    print(p.pid, flush=True)
-    p.wait()
-    """
-)
-
-
-def test_a_child_dies_with_its_parent() -> None:
-    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=environment) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        parent.kill()
-    until(lambda: not Path(f"/proc/{child}/cmdline").exists() or not Path(f"/proc/{child}/cmdline").read_bytes())
-
-
-def test_a_child_whose_parent_is_already_gone_ends() -> None:
-    code = "from penstock.servers.contract import die_with_parent; die_with_parent(1); print('still here')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, timeout=20, env={**os.environ, "PYTHONPATH": PYTHONPATH}
-    )
-    assert (done.returncode, done.stdout) == (1, b"")
