@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.running import Penstock
-from tests.tiny_models import tiny_model  # noqa: F401 (a fixture)
+from tests.tiny_models import endless_model, tiny_model  # noqa: F401 (fixtures)
 
 SEED = int(os.environ.get("PENSTOCK_TEST_SEED", random.SystemRandom().randrange(2**32)))
 

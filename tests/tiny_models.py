@@ -33,7 +33,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("models") / "counting")
 
 
-def build(directory: Path, *, positions: int = POSITIONS) -> Path:
+@pytest.fixture(scope="session")
+def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without an end token: it counts round and round for as many tokens as are asked for."""
+    return build(tmp_path_factory.mktemp("models") / "endless", positions=1_000_000, ends=False)
+
+
+def build(directory: Path, *, positions: int = POSITIONS, ends: bool = True) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
@@ -41,12 +47,12 @@ def build(directory: Path, *, positions: int = POSITIONS) -> Path:
         "model_type": "counting",
         "vocab_size": tokenizer.get_vocab_size(),
         "max_position_embeddings": positions,
-        "eos_token_id": END_ID,
+        "eos_token_id": END_ID if ends else None,
     }
     (directory / "config.json").write_text(json.dumps(config))
-    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [END_ID]}))
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [END_ID] if ends else None}))
     (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": END, "chat_template": CHAT_TEMPLATE}))
-    save_ir(directory / "openvino_model.xml", tokenizer.get_vocab_size(), positions)
+    save_ir(directory / "openvino_model.xml", tokenizer.get_vocab_size())
     return directory
 
 
@@ -85,7 +91,7 @@ def _byte_characters() -> list[str]:
     return [*printable, *(chr(256 + n) for n in range(256 - 188))]
 
 
-def save_ir(path: Path, vocabulary: int, positions: int) -> None:
+def save_ir(path: Path, vocabulary: int) -> None:
     """The counting model as a stateful IR of the shape that transformers' decoders are exported to."""
     import numpy as np
     import openvino as ov
@@ -112,7 +118,7 @@ def save_ir(path: Path, vocabulary: int, positions: int) -> None:
     batch = op.gather(op.shape_of(ids), op.constant(np.array([0])), op.constant(0))
     x = op.add(
         op.gather(noise(vocabulary, heads * width), ids, op.constant(0)),
-        op.gather(noise(positions, heads * width), inputs["position_ids"], op.constant(0)),
+        op.gather(noise(64, heads * width), op.mod(inputs["position_ids"], np.int64(64)), op.constant(0)),
     )
 
     def projected() -> Any:

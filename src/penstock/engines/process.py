@@ -76,7 +76,7 @@ def _serve(sock: socket.socket, stepper: Stepper, clock: Callable[[], float]) ->
     while True:
         out: list[Message] = []
         while select.select([sock], [], [], 0 if stepper.busy or out else None)[0]:
-            data = sock.recv(1 << 20)
+            data = _receive(sock)
             if not data:
                 return 0
             out += _apply(stepper, frames.feed(data), open_requests)
@@ -107,6 +107,14 @@ def _apply(stepper: Stepper, messages: list[Message], open_requests: set[int]) -
         if answer is not None:
             answers.append(answer)
     return answers
+
+
+def _receive(sock: socket.socket) -> bytes:
+    """Nothing when the front is gone, also when it left in the middle of a message."""
+    try:
+        return sock.recv(1 << 20)
+    except ConnectionError:
+        return b""
 
 
 def _send(sock: socket.socket, messages: list[Message]) -> bool:

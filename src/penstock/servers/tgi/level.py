@@ -1,0 +1,84 @@
+"""What changed between TGI's versions, as one value.
+
+Owns every difference that a client can see. `PENSTOCK_SERVER_VERSION`, which the image's tag sets, picks the level; the rest of
+the server asks this value and never compares versions itself.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+DEFAULT = "1.0.3"
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A TGI version, as a tuple: (1, 0, 3)."""
+
+    version: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Level:
+        """Raises ValueError on what is no version. Empty is 1.0.3."""
+        text = text or DEFAULT
+        if not re.fullmatch(r"\d+(\.\d+){0,3}", text):
+            raise ValueError(f"PENSTOCK_SERVER_VERSION must be a version such as {DEFAULT}, not {text!r}")
+        return cls(tuple(int(part) for part in text.split(".")))
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version))
+
+    @property
+    def default_max_new_tokens(self) -> int | None:
+        """None is as many as MAX_TOTAL_TOKENS leaves room for."""
+        if self.version < (1, 1, 1):
+            return 20
+        if (1, 3, 4) <= self.version < (3,):
+            return 100
+        return None
+
+    @property
+    def full_text_without_tag(self) -> bool:
+        """Whether `/` repeats the prompt when the model's pipeline tag is not known, as with a directory."""
+        return self.version >= (1, 4, 2)
+
+    @property
+    def samples_without_parameters(self) -> bool:
+        return self.version >= (1, 4)
+
+    @property
+    def event_index(self) -> bool:
+        return self.version >= (1, 4)
+
+    @property
+    def event_input_length(self) -> bool:
+        return self.version >= (2, 3)
+
+    @property
+    def space_after_colon(self) -> bool:
+        """`data: {…}` and the keep-alive comment `: `, since axum 0.7."""
+        return self.version >= (2, 2)
+
+    @property
+    def frequency_penalty(self) -> bool:
+        return self.version >= (1, 4)
+
+    @property
+    def prefill_needs_setting(self) -> bool:
+        """Whether the prompt's log-probabilities come only with ENABLE_PREFILL_LOGPROBS."""
+        return self.version >= (3,)
+
+    @property
+    def derives_limits(self) -> bool:
+        """Whether unset limits follow the model instead of being 1024 and 2048."""
+        return self.version >= (3,)
+
+    @property
+    def modern_info(self) -> bool:
+        """The keys of `/info`, and two more response headers."""
+        return self.version >= (3,)
+
+    @property
+    def chat(self) -> bool:
+        return self.version >= (1, 4)

@@ -1,0 +1,174 @@
+"""The launcher's settings, from the environment that the SageMaker entry point passes on.
+
+Owns names, defaults and the checks that end the original before it starts. It must never load anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from penstock.engines.options import Dtype
+from penstock.servers.tgi.level import Level
+
+
+class SettingsError(Exception):
+    """A setting that the launcher refuses; the message names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the launcher was told. Tokens, requests and bytes. 0 for a limit means: follow the model."""
+
+    level: Level
+    model_id: str
+    revision: str = ""
+    engine: str = "openvino"
+    dtype: Dtype = "auto"
+    max_concurrent_requests: int = 128
+    max_best_of: int = 2
+    max_stop_sequences: int = 4
+    max_top_n_tokens: int = 5
+    max_input_length: int = 1024
+    max_total_tokens: int = 2048
+    max_batch_prefill_tokens: int = 4096
+    max_batch_total_tokens: int = 0
+    max_batch_size: int = 0
+    max_client_batch_size: int = 4
+    waiting_served_ratio: float = 1.2
+    max_waiting_tokens: int = 20
+    validation_workers: int = 2
+    payload_limit: int = 2 * 1024 * 1024
+    prefill_logprobs: bool = True
+    exact_prefill: bool = False
+    """Whether ENABLE_PREFILL_LOGPROBS is set: the prefix cache is then off, so that every prompt token has its value."""
+    stop_rule_original: bool = False
+    api_key: str = ""
+    compute_type: str = "gpu+optimized"
+    cors_allow_origin: tuple[str, ...] = ("*",)
+    docker_label: str = ""
+    notes: tuple[str, ...] = ()
+    """Settings that were taken and have no effect here, each with the reason: printed at start."""
+
+    @property
+    def pipeline_tag(self) -> str | None:
+        """The hub's tag of the model. A directory has none."""
+        return None if self.model_id.startswith(("/", ".", "~", "s3://")) else "text-generation"
+
+    def within(self, max_positions: int) -> Settings:
+        """The same for a model that takes sequences of `max_positions`."""
+        total = min(self.max_total_tokens or max_positions, max_positions)
+        return replace(
+            self, max_total_tokens=total, max_input_length=min(self.max_input_length or total - 1, total - 1)
+        )
+
+
+def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Settings:
+    """Raises SettingsError (its text is the original's where it has one)."""
+    try:
+        level = Level.parse(version)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    model_id = environ.get("HF_MODEL_ID", "").strip()
+    if not model_id:
+        raise SettingsError("HF_MODEL_ID must be set")
+    reader = _Reader(environ)
+    if environ.get("MAX_INPUT_LENGTH") and environ.get("MAX_INPUT_TOKENS"):
+        raise SettingsError("Both `max_input_tokens` and `max_input_length` are set. Please define only one of them.")
+    derived = level.derives_limits
+    exact = reader.flag("ENABLE_PREFILL_LOGPROBS")
+    settings = Settings(
+        level=level,
+        model_id=model_id,
+        revision=environ.get("HF_MODEL_REVISION", ""),
+        engine=environ.get("PENSTOCK_ENGINE") or "openvino",
+        dtype=_dtype(environ),
+        max_concurrent_requests=reader.number("MAX_CONCURRENT_REQUESTS", 128),
+        max_best_of=reader.number("MAX_BEST_OF", 2),
+        max_stop_sequences=reader.number("MAX_STOP_SEQUENCES", 4),
+        max_top_n_tokens=reader.number("MAX_TOP_N_TOKENS", 5),
+        max_input_length=reader.number("MAX_INPUT_LENGTH", reader.number("MAX_INPUT_TOKENS", 0 if derived else 1024)),
+        max_total_tokens=reader.number("MAX_TOTAL_TOKENS", 0 if derived else 2048),
+        max_batch_prefill_tokens=reader.number("MAX_BATCH_PREFILL_TOKENS", 0 if derived else 4096),
+        max_batch_total_tokens=reader.number("MAX_BATCH_TOTAL_TOKENS", 0),
+        max_batch_size=reader.number("MAX_BATCH_SIZE", 0),
+        max_client_batch_size=reader.number("MAX_CLIENT_BATCH_SIZE", 4),
+        waiting_served_ratio=reader.real("WAITING_SERVED_RATIO", 1.2 if level.version < (2, 0, 2) else 0.3),
+        max_waiting_tokens=reader.number("MAX_WAITING_TOKENS", 20),
+        validation_workers=reader.number("VALIDATION_WORKERS", 2),
+        payload_limit=reader.number("PAYLOAD_LIMIT", 2_000_000) if derived else 2 * 1024 * 1024,
+        prefill_logprobs=exact or not level.prefill_needs_setting,
+        exact_prefill=exact,
+        stop_rule_original=reader.flag("PENSTOCK_TGI_ORIGINAL_STOP"),
+        api_key=environ.get("API_KEY", "") if derived else "",
+        compute_type=environ.get("COMPUTE_TYPE") or "gpu+optimized" if derived else "gpu+optimized",
+        cors_allow_origin=tuple(o for o in environ.get("CORS_ALLOW_ORIGIN", "*").split(",") if o),
+        docker_label=image_uri,
+        notes=_notes(environ),
+    )
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    """The checks with which the original's launcher and router end."""
+    total, given = settings.max_total_tokens, settings.max_input_length
+    if total and given and given >= total:
+        name = "max_input_length" if settings.level.version < (2,) else "max_input_tokens"
+        raise SettingsError(f"`{name}` must be < `max_total_tokens`")
+    prefill = settings.max_batch_prefill_tokens
+    if prefill and given > prefill:
+        raise SettingsError(f"`max_batch_prefill_tokens` must be >= `max_input_length`. Given: {prefill} and {given}")
+    if settings.validation_workers == 0:
+        raise SettingsError("`validation_workers` must be > 0")
+    if batch := settings.max_batch_total_tokens:
+        if prefill > batch:
+            raise SettingsError(
+                f"`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: {prefill} and {batch}"
+            )
+        if total > batch:
+            raise SettingsError(f"`max_total_tokens` must be <= `max_batch_total_tokens`. Given: {total} and {batch}")
+
+
+class _Reader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def number(self, name: str, default: int) -> int:
+        text = self._environ.get(name, "").strip()
+        if not text:
+            return default
+        if not text.isdecimal():
+            raise SettingsError(f"invalid value '{text}' for {name}: it must be a whole number")
+        return int(text)
+
+    def real(self, name: str, default: float) -> float:
+        text = self._environ.get(name, "").strip()
+        try:
+            return float(text) if text else default
+        except ValueError:
+            raise SettingsError(f"invalid value '{text}' for {name}: it must be a number") from None
+
+    def flag(self, name: str) -> bool:
+        return self._environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+
+
+def _dtype(environ: Mapping[str, str]) -> Dtype:
+    text = environ.get("DTYPE", "")
+    if text not in {"", "float16", "bfloat16", "float32"}:
+        raise SettingsError(f"invalid value '{text}' for DTYPE: it must be float16, bfloat16 or float32")
+    return "float32" if text == "float32" else "auto"
+
+
+def _notes(environ: Mapping[str, str]) -> tuple[str, ...]:
+    notes = []
+    if quantize := environ.get("HF_MODEL_QUANTIZE") or environ.get("QUANTIZE"):
+        notes.append(f"QUANTIZE={quantize} is for GPUs: the weights are used as they are in the model's directory")
+    shards = environ.get("SM_NUM_GPUS") or environ.get("NUM_SHARD") or "1"
+    if shards not in {"0", "1"}:
+        notes.append(f"NUM_SHARD={shards}: there are no GPUs to shard over; one engine uses all cores")
+    if environ.get("DTYPE") == "float16":
+        notes.append("DTYPE=float16 is for GPUs: bfloat16 is used where the processor has it, else float32")
+    if environ.get("HF_MODEL_TRUST_REMOTE_CODE", "").lower() == "true":
+        notes.append("HF_MODEL_TRUST_REMOTE_CODE: a converted model runs none of its repository's code")
+    return tuple(notes)

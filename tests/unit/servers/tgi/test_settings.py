@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+
+from penstock.servers.tgi.level import Level
+from penstock.servers.tgi.settings import SettingsError, read
+
+MODEL = {"HF_MODEL_ID": "tiiuae/falcon-7b-instruct"}
+
+
+def test_the_defaults_of_both_levels() -> None:
+    first = read(MODEL, "")
+    assert first.level == Level((1, 0, 3))
+    assert (first.max_input_length, first.max_total_tokens, first.waiting_served_ratio) == (1024, 2048, 1.2)
+    assert (first.max_best_of, first.max_stop_sequences, first.max_concurrent_requests) == (2, 4, 128)
+    assert first.prefill_logprobs
+    last = read(MODEL, "3.3.7").within(4096)
+    assert (last.max_input_length, last.max_total_tokens, last.waiting_served_ratio) == (4095, 4096, 0.3)
+    assert last.payload_limit == 2_000_000
+    assert not last.prefill_logprobs
+
+
+def test_limits_never_exceed_the_model() -> None:
+    settings = read({**MODEL, "MAX_TOTAL_TOKENS": "4096", "MAX_INPUT_LENGTH": "4000"}, "1.0.3").within(2048)
+    assert (settings.max_input_length, settings.max_total_tokens) == (2047, 2048)
+
+
+def test_the_blogs_environment() -> None:
+    settings = read(
+        {"HF_MODEL_ID": "tiiuae/falcon-7b-instruct", "SM_NUM_GPUS": "4", "HF_MODEL_QUANTIZE": "bitsandbytes"}, "0.8.2"
+    )
+    assert settings.pipeline_tag == "text-generation"
+    assert [note.split("=")[0] for note in settings.notes] == ["QUANTIZE", "NUM_SHARD"]
+    assert read({"HF_MODEL_ID": "/opt/ml/model"}, "").pipeline_tag is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "version", "text"),
+    [
+        ({}, "", "HF_MODEL_ID must be set"),
+        (MODEL, "latest", "PENSTOCK_SERVER_VERSION must be a version"),
+        ({**MODEL, "MAX_INPUT_LENGTH": "2048"}, "1.0.3", "`max_input_length` must be < `max_total_tokens`"),
+        (
+            {**MODEL, "MAX_INPUT_LENGTH": "1000", "MAX_BATCH_PREFILL_TOKENS": "999"},
+            "1.0.3",
+            "`max_batch_prefill_tokens` must be >= `max_input_length`. Given: 999 and 1000",
+        ),
+        (
+            {**MODEL, "MAX_BATCH_TOTAL_TOKENS": "4000"},
+            "1.0.3",
+            "`max_batch_prefill_tokens` must be <= `max_batch_total_tokens`. Given: 4096 and 4000",
+        ),
+        (
+            {**MODEL, "MAX_BATCH_TOTAL_TOKENS": "5000", "MAX_TOTAL_TOKENS": "6000"},
+            "1.0.3",
+            "`max_total_tokens` must be <= `max_batch_total_tokens`. Given: 6000 and 5000",
+        ),
+        ({**MODEL, "VALIDATION_WORKERS": "0"}, "1.0.3", "`validation_workers` must be > 0"),
+        ({**MODEL, "MAX_INPUT_LENGTH": "1", "MAX_INPUT_TOKENS": "1"}, "3.3.7", "Please define only one of them"),
+        ({**MODEL, "MAX_BEST_OF": "two"}, "1.0.3", "invalid value 'two' for MAX_BEST_OF"),
+        ({**MODEL, "WAITING_SERVED_RATIO": "x"}, "1.0.3", "invalid value 'x' for WAITING_SERVED_RATIO"),
+        ({**MODEL, "DTYPE": "int3"}, "1.0.3", "invalid value 'int3' for DTYPE"),
+    ],
+)
+def test_what_ends_the_launcher(environment: dict[str, str], version: str, text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(environment, version)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "new_tokens"),
+    [("0.8.2", 20), ("1.1.0", 20), ("1.1.1", None), ("1.3.3", None), ("1.3.4", 100), ("2.4.0", 100), ("3.0.0", None)],
+)
+def test_the_default_of_max_new_tokens_by_version(version: str, new_tokens: int | None) -> None:
+    assert Level.parse(version).default_max_new_tokens == new_tokens
+
+
+@pytest.mark.parametrize(("version", "full"), [("1.4.0", False), ("1.4.1", False), ("1.4.2", True)])
+def test_full_text_without_a_tag_by_version(version: str, full: bool) -> None:
+    assert Level.parse(version).full_text_without_tag is full

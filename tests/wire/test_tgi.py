@@ -1,0 +1,223 @@
+"""The TGI server over real sockets, with its real engine process: routes, bodies, events chunk by chunk, at the blog's level."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tgi_server import Answer, Server, running
+from tests.tiny_models import END, RECITAL
+
+REST = RECITAL.removeprefix(" one")
+WORDS = [" two", " three", " four", "", "🙂", " five", " six", " seven", " eight", " nine", " ten", END]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("tgi")
+    with running(home, home, HF_MODEL_ID=str(tiny_model), DTYPE="float32") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def last(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Server]:
+    """The last level, and the model where a container finds its artifact."""
+    home = tmp_path_factory.mktemp("tgi3")
+    environ = {"HF_MODEL_ID": "/opt/ml/model", "PENSTOCK_SERVER_VERSION": "3.3.7", "API_KEY": "secret"}
+    with running(home, tiny_model, **environ) as server:
+        yield server
+
+
+def events(answer: Answer) -> list[dict[str, Any]]:
+    """Each chunk is one event."""
+    assert answer.complete
+    assert all(chunk.startswith(b"data:") and chunk.endswith(b"\n\n") for chunk in answer.chunks), answer.chunks
+    return [json.loads(chunk.removeprefix(b"data:")) for chunk in answer.chunks]
+
+
+def ask(inputs: str = "count: one", **parameters: Any) -> dict[str, Any]:
+    return {"inputs": inputs, "parameters": parameters}
+
+
+@pytest.mark.parametrize("path", ["/", "/invocations"])
+def test_the_compatible_routes_answer_a_list(server: Server, path: str) -> None:
+    answer = server.ask(ask(), path=path)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.body == f'[{{"generated_text":"{REST}"}}]'.encode()
+
+
+def test_generate_answers_an_object_and_ignores_stream(server: Server) -> None:
+    answer = server.ask({**ask(max_new_tokens=2), "stream": True}, path="/generate")
+    assert answer.body == b'{"generated_text":" two three"}'
+
+
+@pytest.mark.parametrize("path", ["/", "/invocations", "/generate_stream"])
+def test_a_stream_is_one_chunk_a_token(server: Server, path: str) -> None:
+    answer = server.ask({**ask(details=True), "stream": True}, path=path)
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert answer.headers["x-compute-characters"] == "10"
+    got = events(answer)
+    assert [event["token"]["text"] for event in got] == WORDS
+    assert [event["token"]["special"] for event in got] == [False] * 11 + [True]
+    assert all(list(event) == ["token", "generated_text", "details"] for event in got)
+    assert all(event["generated_text"] is event["details"] is None for event in got[:-1])
+    assert got[-1]["generated_text"] == REST
+    assert got[-1]["details"] == {"finish_reason": "eos_token", "generated_tokens": 12, "seed": None}
+
+
+def test_the_prompt_comes_back_when_asked_for(server: Server) -> None:
+    assert server.ask(ask(return_full_text=True)).json() == [{"generated_text": "count: one" + REST}]
+    got = events(server.ask({**ask(return_full_text=True, max_new_tokens=1), "stream": True}))
+    assert got[-1]["generated_text"] == "count: one two"
+
+
+def test_details_and_the_prompt_token_by_token(server: Server) -> None:
+    answer = server.ask(ask(" nine", details=True, decoder_input_details=True, max_new_tokens=1), path="/generate")
+    details = answer.json()["details"]
+    assert list(details) == ["finish_reason", "generated_tokens", "seed", "prefill", "tokens"]
+    assert [(item["text"], item["logprob"]) for item in details["prefill"]] == [(" nine", None)]
+    assert list(details["tokens"][0]) == ["id", "text", "logprob", "special"]
+    assert -0.2 < details["tokens"][0]["logprob"] < 0
+
+
+def test_best_of_puts_the_likelier_one_first(server: Server) -> None:
+    parameters: dict[str, Any] = {
+        "best_of": 2,
+        "do_sample": True,
+        "temperature": 3.0,
+        "details": True,
+        "max_new_tokens": 8,
+    }
+    details = server.ask(ask(**parameters), path="/generate").json()["details"]
+    (other,) = details["best_of_sequences"]
+
+    def mean(sequence: dict[str, Any]) -> float:
+        return float(sum(token["logprob"] for token in sequence["tokens"]) / len(sequence["tokens"]))
+
+    assert mean(details) >= mean(other)
+    assert details["seed"] != other["seed"]
+
+
+def test_a_reported_seed_repeats_the_answer(server: Server) -> None:
+    parameters: dict[str, Any] = {"do_sample": True, "temperature": 4.0, "details": True, "max_new_tokens": 12}
+    first = server.ask(ask(**parameters), path="/generate").json()
+    again = server.ask(ask(**parameters, seed=first["details"]["seed"]), path="/generate").json()
+    assert again["generated_text"] == first["generated_text"]
+
+
+def test_stop_sequences_stay_in_the_text(server: Server) -> None:
+    got = events(server.ask(ask(stop=["ur🙂"], details=True), path="/generate_stream"))
+    assert got[-1]["generated_text"] == " two three four🙂"
+    assert got[-1]["details"]["finish_reason"] == "stop_sequence"
+
+
+def test_the_headers_of_a_whole_answer(server: Server) -> None:
+    headers = server.ask(ask()).headers
+    assert headers["x-compute-type"] == "gpu+optimized"
+    assert float(headers["x-compute-time"]) > 0
+    for name in ("x-total-time", "x-validation-time", "x-queue-time", "x-inference-time", "x-time-per-token"):
+        assert headers[name].isdecimal(), name
+    assert "x-prompt-tokens" not in headers
+
+
+def test_validation_is_422_with_the_texts_of_the_original(server: Server) -> None:
+    answer = server.ask(ask(temperature=0), path="/generate")
+    text = b'{"error":"Input validation error: `temperature` must be strictly positive","error_type":"validation"}'
+    assert (answer.status, answer.body) == (422, text)
+    too_long = server.ask(ask(" one" * 1025), path="/generate").json()
+    assert too_long["error"] == "Input validation error: `inputs` must have less than 1024 tokens. Given: 1025"
+
+
+def test_in_a_stream_validation_is_one_event_of_a_200(server: Server) -> None:
+    answer = server.ask(ask(top_p=1.0), path="/generate_stream")
+    assert answer.status == 200
+    text = b'{"error":"Input validation error: `top_p` must be > 0.0 and < 1.0","error_type":"validation"}'
+    assert answer.chunks == [b"data:" + text + b"\n\n"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "text"),
+    [
+        (b"{", {"Content-Type": "application/json"}, 400, "Failed to parse the request body as JSON: "),
+        (b"{}", {"Content-Type": "application/json"}, 422, "Failed to deserialize the JSON body into the target type: "),
+        (b"{}", {"Content-Type": "text/plain"}, 415, "Expected request with `Content-Type: application/json`"),
+        (b"{}", {}, 415, "Expected request with `Content-Type: application/json`"),
+        (b" " * 2_097_153, {"Content-Type": "application/json"}, 413, "Failed to buffer the request body: length limit exceeded"),
+    ],
+)  # fmt: skip
+def test_malformed_bodies_get_plain_text(
+    server: Server, body: bytes, headers: dict[str, str], status: int, text: str
+) -> None:
+    answer = server.ask(body, path="/generate", headers=headers)
+    assert answer.status == status
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.body.decode().startswith(text)
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ping"])
+def test_health_is_an_empty_200(server: Server, path: str) -> None:
+    answer = server.get(path)
+    assert (answer.status, answer.body) == (200, b"")
+
+
+def test_unknown_paths_and_methods_are_empty(server: Server) -> None:
+    assert (server.get("/nothing").status, server.get("/nothing").body) == (404, b"")
+    answer = server.get("/generate")
+    assert (answer.status, answer.body, answer.headers["allow"]) == (405, b"", "POST")
+
+
+def test_info(server: Server, tiny_model: Path) -> None:
+    info = server.get("/info").json()
+    assert list(info) == [
+        "model_id", "model_sha", "model_dtype", "model_device_type", "model_pipeline_tag", "max_concurrent_requests",
+        "max_best_of", "max_stop_sequences", "max_input_length", "max_total_tokens", "waiting_served_ratio",
+        "max_batch_total_tokens", "max_waiting_tokens", "validation_workers", "version", "sha", "docker_label",
+    ]  # fmt: skip
+    assert (info["model_id"], info["model_dtype"], info["version"]) == (str(tiny_model), "torch.float32", "1.0.3")
+
+
+def test_metrics(server: Server) -> None:
+    server.ask(ask())
+    page = server.get("/metrics").body.decode()
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    assert float(values["tgi_request_success"]) >= 1
+    assert float(values['tgi_request_failure{err="validation"}']) >= 1
+    assert float(values["tgi_request_count"]) == sum(
+        float(value)
+        for name, value in values.items()
+        if name.startswith(("tgi_request_success", "tgi_request_failure"))
+    )
+    assert float(values["tgi_request_generated_tokens_count"]) >= 1
+    assert (values["tgi_queue_size"], values["tgi_batch_current_size"]) == ("0.0", "0.0")
+
+
+def test_any_origin_may_ask(server: Server) -> None:
+    assert server.ask(ask(), headers={"Origin": "https://example.org"}).headers["access-control-allow-origin"] == "*"
+
+
+def test_the_last_level(last: Server) -> None:
+    key = {"Authorization": "Bearer secret"}
+    assert last.ask(ask(), path="/generate").status == 401
+    assert last.get("/health").status == 200
+    answer = last.ask({**ask(details=True), "stream": True}, headers=key)
+    assert all(chunk.startswith(b'data: {"index":') for chunk in answer.chunks)
+    final = json.loads(answer.chunks[-1].removeprefix(b"data: "))
+    assert final["index"] == 12
+    assert final["generated_text"] == "count: one" + REST, "a directory has no tag, and repeats the prompt since 1.4.2"
+    assert final["details"] == {"finish_reason": "eos_token", "generated_tokens": 12, "seed": None, "input_length": 7}
+    whole = last.ask(ask(decoder_input_details=True), path="/generate", headers=key)
+    assert whole.json()["details"]["prefill"] == [], "ENABLE_PREFILL_LOGPROBS is not set"
+    assert whole.headers["x-prompt-tokens"] == "7"
+    assert whole.headers["x-generated-tokens"] == "12"
+    assert list(last.get("/info").json()) == [
+        "model_id", "model_sha", "model_pipeline_tag", "max_concurrent_requests", "max_best_of", "max_stop_sequences",
+        "max_input_tokens", "max_total_tokens", "validation_workers", "max_client_batch_size", "router", "version",
+        "sha", "docker_label",
+    ]  # fmt: skip
