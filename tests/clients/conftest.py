@@ -37,7 +37,7 @@ def penstock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Penstock]:
 def endpoints(penstock: Penstock) -> dict[str, str]:
     """The bundled Falcon behind both contracts: dialect to endpoint name."""
     model = "penstock/falcon-demo"
-    penstock.cli("deploy", "lmi", "--model", model, "--name", "lmi", "--env", "OPTION_OUTPUT_FORMATTER=jsonlines")
+    penstock.cli("deploy", "lmi", "--model", model, "--name", "lmi")
     penstock.cli("deploy", "tgi", "--model", model, "--name", "tgi")
     return {"lmi": "lmi", "tgi": "tgi"}
 
