@@ -17,7 +17,7 @@ async def stream(runtime, name: str, body: dict) -> list[str]:  # type: ignore[n
 
 
 async def main(lmi: str, tgi: str) -> None:
-    body = {"inputs": "what is life?", "parameters": {"max_new_tokens": 12}}
+    body = {"inputs": "what is life?", "parameters": {"max_new_tokens": 12, "return_full_text": False}}
     async with get_session().create_client("sagemaker-runtime") as runtime:
         lmi_parts, tgi_parts = await asyncio.gather(
             stream(runtime, lmi, body), stream(runtime, tgi, {**body, "stream": True})

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 def main(lmi: str, tgi: str) -> None:
     runtime = boto3.client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}))
-    question = {"inputs": "what is life?", "parameters": {"max_new_tokens": 12}}
+    question = {"inputs": "what is life?", "parameters": {"max_new_tokens": 12, "return_full_text": False}}
 
     answer = runtime.invoke_endpoint_with_response_stream(
         EndpointName=lmi, Body=json.dumps(question), ContentType="application/json", CustomAttributes="accept_eula=true"
