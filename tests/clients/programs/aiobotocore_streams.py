@@ -1,4 +1,4 @@
-"""aiobotocore: two streams at once on one event loop. Prints one JSON line."""
+"""aiobotocore: two streams at once on one event loop. Prints RESULT and one JSON document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def main(lmi: str, tgi: str) -> None:
         lmi_parts, tgi_parts = await asyncio.gather(
             stream(runtime, lmi, body), stream(runtime, tgi, {**body, "stream": True})
         )
-    print(json.dumps({"lmi_parts": lmi_parts, "tgi_parts": tgi_parts}))
+    print("RESULT", json.dumps({"lmi_parts": lmi_parts, "tgi_parts": tgi_parts}))
 
 
 asyncio.run(main(*sys.argv[1:]))

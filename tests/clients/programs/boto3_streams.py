@@ -1,4 +1,4 @@
-"""Any boto3 since July 2023: stream from an LMI and a TGI endpoint, invoke without a stream, meet the errors. Prints one JSON line."""
+"""Any boto3 since July 2023: stream from an LMI and a TGI endpoint, invoke without a stream, meet the errors. Prints RESULT and one JSON document."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def main(lmi: str, tgi: str) -> None:
                 "original": error.response.get("OriginalStatusCode"),
             }
     print(
+        "RESULT",
         json.dumps(
             {
                 "botocore": botocore.__version__,
@@ -49,7 +50,7 @@ def main(lmi: str, tgi: str) -> None:
                 "whole": json.loads(whole["Body"].read()),
                 "errors": errors,
             }
-        )
+        ),
     )
 
 
