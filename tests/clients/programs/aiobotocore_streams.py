@@ -1,4 +1,4 @@
-"""aiobotocore: two streams at once on one event loop. Prints RESULT and one JSON document."""
+"""aiobotocore: two streams at once on one event loop.."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any boto3 since July 2023: stream from an LMI and a TGI endpoint, invoke without a stream, meet the errors. Prints RESULT and one JSON document."""
+"""Any boto3 since July 2023: stream from an LMI and a TGI endpoint, invoke without a stream, meet the errors.."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SageMaker SDK v2, the LMI flow of the announcement: pack, upload, deploy, stream line by line, delete. Prints RESULT and one JSON document.
+"""SageMaker SDK v2, the LMI flow of the announcement: pack, upload, deploy, stream line by line, delete.
 
 Nothing in it knows of Penstock: it is written for AWS.
 """

@@ -1,4 +1,4 @@
-"""SageMaker SDK v2, the TGI flow of the announcement: HuggingFaceModel, predict, predict_stream, delete. Prints RESULT and one JSON document."""
+"""SageMaker SDK v2, the TGI flow of the announcement: HuggingFaceModel, predict, predict_stream, delete.."""
 
 from __future__ import annotations
 

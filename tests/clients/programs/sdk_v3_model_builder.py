@@ -1,4 +1,4 @@
-"""SageMaker SDK v3, `ModelBuilder(image_uri=…).build().deploy()`, streaming with boto3. Prints RESULT and one JSON document."""
+"""SageMaker SDK v3, `ModelBuilder(image_uri=…).build().deploy()`, streaming with boto3.."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SageMaker SDK v3, `sagemaker.core` resources: create, wait, invoke, stream with boto3, delete. Prints RESULT and one JSON document."""
+"""SageMaker SDK v3, `sagemaker.core` resources: create, wait, invoke, stream with boto3, delete.."""
 
 from __future__ import annotations
 
