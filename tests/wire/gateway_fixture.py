@@ -7,6 +7,7 @@ an event loop in a thread, so that tests may block in boto3.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import EventStreamError
 
 from penstock.config import Paths, socket_address
 from penstock.gateway.tls import ensure_certificates
@@ -189,7 +191,7 @@ class House:
         self._tasks.add(task)
         try:
             await script(Wire(reader, writer))
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             self._tasks.discard(task)
@@ -209,7 +211,7 @@ class House:
 
     async def _control(self, request: Seen, wire: Wire) -> None:
         self.control_seen.append(request)
-        body = b'{"EndpointName": "seen"}'
+        body = b"" if request.method == "PUT" else b'{"EndpointName": "seen"}'
         await wire.answer(body, type_="application/x-amz-json-1.1")
 
     # --- the table
@@ -339,6 +341,19 @@ class House:
             verify=str(self.paths.ca_certificate),
             config=Config(**config),
         )
+
+    def stream(self, scheme: str = "http", **arguments: Any) -> tuple[list[bytes], EventStreamError | None]:
+        """A whole response stream by boto3: its parts, and the error that ended it."""
+        arguments = {"EndpointName": "ep", "Body": b"{}", **arguments}
+        client = self.client("sagemaker-runtime", scheme)
+        body = client.invoke_endpoint_with_response_stream(**arguments)["Body"]
+        parts: list[bytes] = []
+        with contextlib.closing(body):
+            try:
+                parts.extend(event["PayloadPart"]["Bytes"] for event in body)
+            except EventStreamError as error:
+                return parts, error
+        return parts, None
 
     def log(self) -> str:
         return (self.paths.home / "gateway.log").read_text()

@@ -19,7 +19,7 @@ from penstock.errors import AwsError
 from penstock.gateway import answers
 from penstock.gateway.door import Door
 from penstock.gateway.exchange import Client, Exchange
-from penstock.gateway.head import BadRequest, Head, read_head
+from penstock.gateway.head import BadRequest, Head, read_head, without_upgrade
 
 log = logging.getLogger("penstock.gateway")
 
@@ -57,6 +57,7 @@ class ClientConnection(asyncio.Protocol):
         "_expects",
         "_head_size",
         "_keep_alive",
+        "_offered",
         "_parser",
         "_queue",
         "_raw",
@@ -82,7 +83,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Incoming] = deque()
         self._raw: list[tuple[bytes, bytes]] = []
-        self._url = b""
+        self._url = self._offered = b""
         self._head_size = self._unproductive = self._waiting = 0
         self._keep_alive = True
         self._closing = self._deaf = self._expects = self._read_paused = self._begun = False
@@ -140,8 +141,10 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(BadRequest(431, "The request's head, or what stands between pieces of its body, is too long."))
 
     def _upgraded(self, rest: bytes) -> None:
-        """The client asked to change protocols; we go on in this one, and can read no further request."""
-        self._closing = self._deaf = True
+        """The client offered another protocol; we go on in this one (RFC 9110 §7.8), by reading the head again without the offer."""
+        self._parser = httptools.HttpRequestParser(self)
+        head, self._offered = self._offered, b""
+        self.data_received(head + rest)
 
     # --- the parser's callbacks
 
@@ -164,6 +167,11 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser = self._parser
+        if parser.get_method() == b"CONNECT":
+            raise BadRequest(405, "This port is no proxy.")
+        if parser.should_upgrade():
+            self._offered = without_upgrade(parser.get_method(), self._url, parser.get_http_version(), self._raw)
+            return
         keep_alive = parser.should_keep_alive()
         head = read_head(parser.get_method().decode(), self._url, self._raw, parser.get_http_version(), keep_alive)
         self._unproductive = 0
@@ -190,7 +198,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._unproductive = 0
-        if not self._queue:
+        if not self._queue or self._offered:
             return
         incoming = self._queue[-1]
         incoming.ended = True

@@ -107,6 +107,18 @@ def _check_framing(headers: dict[str, str], version: str) -> None:
         headers["content-length"] = text
 
 
+def without_upgrade(method: bytes, target: bytes, version: str, raw: list[tuple[bytes, bytes]]) -> bytes:
+    """The same head as bytes, but for the offer to change protocols."""
+    lines = [b"%s %s HTTP/%s" % (method, target, version.encode())]
+    for name, value in raw:
+        if name.lower() == b"connection":
+            kept = [item for item in value.split(b",") if item.strip().lower() != b"upgrade"]
+            value = b",".join(kept)
+        if value and name.lower() != b"upgrade":
+            lines.append(b"%s: %s" % (name, value))
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
 def split_authority(text: str) -> tuple[str, int] | None:
     """Host and port of `host:port`, `[v6]:port` or `host` (port 0); None where it is none of these."""
     match = _HOST_PORT.match(text)

@@ -18,6 +18,8 @@ CONNECT_TIMEOUT_S = 2.0
 """A container must accept within 250 ms (AWS: "Custom Inference Code with Hosting Services"); this leaves room for a busy host."""
 IDLE_S = 4.0
 """How long a connection waits for its next request: less than the 5 s of the commonest servers, so that they rarely close one in use."""
+SHORTEST_S = 0.01
+"""A server that closes sooner gets a connection for each request."""
 MAX_IDLE = 256
 MAX_HEAD = 64 * 1024
 MAX_PART = 1024 * 1024
@@ -50,7 +52,7 @@ class Sink(Protocol):
 class Target:
     """Somewhere that requests can be sent: `address` is (host, port), or the path of a unix socket."""
 
-    __slots__ = ("address", "epoch", "gone", "host", "idle", "name", "outstanding")
+    __slots__ = ("address", "epoch", "gone", "host", "idle", "keep_s", "name", "outstanding")
 
     def __init__(self, address: tuple[str, int] | str, name: str = "", epoch: int = 0) -> None:
         self.address = address
@@ -60,6 +62,11 @@ class Target:
         self.outstanding = 0
         self.idle: list[Upstream] = []
         self.gone = False
+        self.keep_s = IDLE_S
+
+    def closed_after(self, idle_s: float) -> None:
+        """The other side closed a connection that had idled so long: from now on ours end well before that, and meet it no more."""
+        self.keep_s = min(self.keep_s, idle_s / 2)
 
     def retire(self) -> None:
         """No further request goes here; those in flight go on."""
@@ -95,6 +102,7 @@ class Upstream(asyncio.Protocol):
         "_pending",
         "_raw",
         "answering",
+        "idle_since",
         "idle_until",
         "keep_s",
         "reused",
@@ -112,7 +120,7 @@ class Upstream(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anybody else sees this object
         self.sink: Sink | None = None
         self.reused = self.sending = False
-        self.idle_until = 0.0
+        self.idle_since = self.idle_until = 0.0
         self.keep_s = IDLE_S
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
@@ -171,6 +179,7 @@ class Upstream(asyncio.Protocol):
     def eof_received(self) -> None:
         """The other side sends no more: the end of an answer without a length, else a failure, told while the socket can be asked."""
         if self.sink is None:
+            self._closed_idle()
             return
         if self.answering and not self._framed:
             self._flush()
@@ -180,8 +189,9 @@ class Upstream(asyncio.Protocol):
             self._fail(untouched=self._unread())
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._forget()
-        if self.sink is not None:
+        if self.sink is None:
+            self._closed_idle()
+        else:
             # A reset before any byte of an answer means that our request was never read: what was read is closed without one.
             self._fail(untouched=isinstance(error, ConnectionResetError | BrokenPipeError))
 
@@ -204,6 +214,11 @@ class Upstream(asyncio.Protocol):
                 sink.upstream_failed(Failure.BROKEN)
             else:
                 sink.upstream_failed(Failure.UNTOUCHED if self.reused and untouched else Failure.SILENT)
+
+    def _closed_idle(self) -> None:
+        if self in self.target.idle:
+            self.target.idle.remove(self)
+            self.target.closed_after(self._loop.time() - self.idle_since)
 
     def _forget(self) -> None:
         if self in self.target.idle:
@@ -263,13 +278,9 @@ class Upstream(asyncio.Protocol):
 
     def _finish(self, *, reusable: bool) -> None:
         sink, self.sink = self.sink, None
-        if (
-            reusable
-            and not self.sending
-            and self.keep_s > 0
-            and not self.target.gone
-            and not self.transport.is_closing()
-        ):
+        self.keep_s = min(self.keep_s, self.target.keep_s)
+        keeps = self.keep_s > SHORTEST_S and not self.sending and not self.target.gone
+        if reusable and keeps and not self.transport.is_closing():
             self._release()
         else:
             self.transport.abort()
@@ -287,7 +298,8 @@ class Upstream(asyncio.Protocol):
             )  # the old one still waits for the body that HEAD's answer announced
         self._reset()
         self.reused = True
-        self.idle_until = self._loop.time() + self.keep_s
+        self.idle_since = self._loop.time()
+        self.idle_until = self.idle_since + self.keep_s
         idle.append(self)
 
     # --- the parser's callbacks
@@ -371,7 +383,9 @@ def reach(loop: asyncio.AbstractEventLoop, target: Target, sink: Sink, *, fresh:
     """
     while target.idle and not fresh:
         upstream = target.idle.pop()
-        if not upstream.transport.is_closing():
+        if upstream.idle_until <= loop.time():
+            upstream.abort()
+        elif not upstream.transport.is_closing():
             sink.upstream_ready(upstream)
             return None
     return Dial(loop, target, sink)

@@ -1,4 +1,4 @@
-"""SageMaker SDK v2, the TGI flow of the announcement: HuggingFaceModel, predict, predict_stream, delete.."""
+"""SageMaker SDK v2, the TGI flow of the announcement: HuggingFaceModel, predict, predict_stream, delete. Prints one JSON line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ name = llm.endpoint_name
 llm.delete_model()
 llm.delete_endpoint()
 print(
-    "RESULT",
     json.dumps(
         {
             "role": role,
@@ -43,5 +42,5 @@ print(
             "stream_deserializer": json.loads(body.read()),
             "content_type": content_type,
         }
-    ),
+    )
 )

@@ -1,0 +1,123 @@
+"""The gateway stops: open streams finish, new requests are turned away, and what is cut short says so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from botocore.exceptions import EventStreamError
+
+from tests.waiting import until
+from tests.wire.gateway_fixture import House, Seen, Wire, echo
+from tests.wire.raw import connect, read_all, signed
+
+
+def test_sigterm_lets_streams_finish(house: House) -> None:
+    release = threading.Event()
+
+    async def slow(request: Seen, wire: Wire) -> None:
+        await wire.begin_chunks()
+        await wire.chunk(b"first")
+        await asyncio.get_running_loop().run_in_executor(None, release.wait)
+        await wire.chunk(b"last")
+        await wire.end_chunks()
+
+    house.serve(slow)
+    runtime = house.client("sagemaker-runtime")
+    body = runtime.invoke_endpoint_with_response_stream(EndpointName="ep", Body=b"{}")["Body"]
+    events = iter(body)
+    assert next(events)["PayloadPart"]["Bytes"] == b"first"
+    with connect(house) as idle:
+        assert house.process is not None
+        house.process.send_signal(signal.SIGTERM)
+        assert read_all(idle) == b"", "idle connections close"
+    with pytest.raises(OSError):
+        connect(house)
+    release.set()
+    assert [event["PayloadPart"]["Bytes"] for event in events] == [b"last"]
+    body.close()
+    assert house.process.wait(10) == 0
+
+
+def test_what_outlasts_the_drain_gets_an_exception_frame(tmp_path: Path) -> None:
+    house = House(tmp_path / "home", {"PENSTOCK_DRAIN_S": "0.3"})
+    try:
+        house.start()
+
+        async def endless(request: Seen, wire: Wire) -> None:
+            await wire.begin_chunks()
+            await wire.chunk(b"first")
+            await wire.gone()
+
+        house.serve(endless)
+        runtime = house.client("sagemaker-runtime")
+        body = runtime.invoke_endpoint_with_response_stream(EndpointName="ep", Body=b"{}")["Body"]
+        events = iter(body)
+        next(events)
+        assert house.process is not None
+        house.process.send_signal(signal.SIGTERM)
+        with pytest.raises(EventStreamError) as cut:
+            next(events)
+        body.close()
+        assert cut.value.response["Error"]["Code"] == "InternalStreamFailure"
+        assert house.process.wait(10) == 0
+    finally:
+        house.close()
+
+
+def test_a_request_on_a_kept_connection_is_told_that_it_closes(house: House) -> None:
+    house.serve(echo)
+    release = threading.Event()
+
+    async def slow(request: Seen, wire: Wire) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, release.wait)
+        await wire.answer(b"done")
+
+    house.serve(slow, name="slow")
+    with connect(house) as sock:
+        sock.sendall(signed(house, "/endpoints/slow/invocations", b""))
+        until(lambda: any(one.requests for one in house._replicas))
+        assert house.process is not None
+        house.process.send_signal(signal.SIGTERM)
+        until(lambda: "drains" in house.log())
+        release.set()
+        answer = read_all(sock)
+    assert answer.endswith(b"done")
+    assert b"connection: close" in answer
+
+
+def test_the_gateway_dies_with_its_parent(tmp_path: Path) -> None:
+    """A control process that is killed leaves no gateway behind."""
+    house = House(tmp_path / "home")
+    try:
+        program = (
+            "import socket, subprocess, sys, time\n"
+            "s = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]\n"
+            "p = subprocess.Popen([sys.executable, '-m', 'penstock.gateway', '--home', sys.argv[1], '--worker', '0',\n"
+            "    '--https-fd', str(s[0].fileno()), '--proxy-fd', str(s[1].fileno())], pass_fds=[x.fileno() for x in s])\n"
+            "print(p.pid, flush=True)\n"
+            "time.sleep(600)\n"
+        )
+        parent = subprocess.Popen(
+            [sys.executable, "-c", program, str(house.paths.home)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": "src"},
+        )
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        until(lambda: any(event.kind == "ready" for event in house.events))
+        parent.kill()
+        parent.wait(10)
+        parent.stdout.close()
+        until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    finally:
+        house.close()
