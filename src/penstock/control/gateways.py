@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from penstock.control.start import CannotStart
 from penstock.routes import GatewayEvent
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,8 @@ DEATHS_BEFORE_READY = 3
 LINE_BYTES = 64 * 1024
 
 
-class GatewayDoesNotStart(Exception):
-    """The workers die before any of them was ready; the text is one plain line."""
+class GatewayDoesNotStart(CannotStart):
+    """The workers die before any of them was ready."""
 
 
 def command(home: Path, worker: int, sockets: dict[str, int]) -> list[str]:
@@ -43,6 +44,10 @@ class Gateways:
         self._last_words = ""
         self._draining = False
         self.ready: asyncio.Future[GatewayEvent] = asyncio.get_running_loop().create_future()
+
+    def has(self, pid: int) -> bool:
+        """Whether that process is a worker that we started."""
+        return any(process.pid == pid for process in self._processes.values())
 
     def heard(self, event: GatewayEvent) -> None:
         """A worker's event."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import configparser
 from pathlib import Path
 
+from penstock.control.start import CannotStart
 from penstock.routes import AccessKey
 
 
-class BadCredentials(Exception):
-    """The file can't be used; the text is one plain line without secrets."""
+class BadCredentials(CannotStart):
+    """The credentials file can't be used."""
 
 
 def read_keys(path: Path, account: str, arn: str) -> tuple[AccessKey, ...]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from penstock.control import schema
+from penstock.control.start import CannotStart
 
 HERE = Path(__file__).parent / "migrations"
 
 
-class WrongDatabase(Exception):
-    """The database can't be brought to today's tables; the text is one plain line for the person who started the program."""
+class WrongDatabase(CannotStart):
+    """The database can't be had, or can't be brought to today's tables."""
 
 
 def revisions() -> tuple[str, ...]:

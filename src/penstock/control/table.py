@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping
 
@@ -51,13 +52,22 @@ def _endpoint(serving: Serving, tags: Mapping[str, str]) -> Endpoint:
 
 
 class TableServer:
-    """Sends the table to every gateway that connects. `on_event` gets what they say."""
+    """Sends the table to every gateway that connects. `on_event` gets what they say.
 
-    def __init__(self, keys: tuple[AccessKey, ...], on_event: Callable[[GatewayEvent], None]) -> None:
+    `is_ours` is asked about the process at the other end (its pid): a worker that outlived an earlier control process by a moment must
+    not pass for one of ours, with the ports that it had.
+    """
+
+    def __init__(
+        self,
+        keys: tuple[AccessKey, ...],
+        on_event: Callable[[GatewayEvent], None],
+        is_ours: Callable[[int], bool] = lambda pid: True,
+    ) -> None:
         # Versions rise across restarts: a gateway that outlived us keeps the newest it has seen.
         self.table = RoutingTable(version=time.time_ns() // 1_000_000, keys=keys)
         self._line = encode_line(self.table)
-        self._on_event = on_event
+        self._on_event, self._is_ours = on_event, is_ours
         self._changed = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -89,6 +99,10 @@ class TableServer:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._is_ours(_peer(writer)):
+            log.warning("process %d is no gateway of ours: it gets no table", _peer(writer))
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -129,3 +143,10 @@ class TableServer:
             except msgspec.MsgspecError as error:
                 raise ValueError(f"not an event: {error}") from None
             self._on_event(event)
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The pid of the process at the other end (SO_PEERCRED)."""
+    end: socket.socket = writer.get_extra_info("socket")
+    pid, _, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -119,6 +120,28 @@ async def test_a_gateway_that_does_not_read_holds_nobody_up_and_is_cut_off(tmp_p
                 each.close()
     finally:
         table.WRITE_DEADLINE_S = deadline
+
+
+async def test_a_process_that_is_none_of_our_gateways_gets_no_table_and_is_not_heard(tmp_path: Path) -> None:
+    asked: list[int] = []
+    heard: list[GatewayEvent] = []
+
+    def is_ours(pid: int) -> bool:
+        asked.append(pid)
+        return False
+
+    made = TableServer((KEY,), heard.append, is_ours)
+    await made.start(sockets.listen(tmp_path / "t"))
+    try:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "t")
+        writer.write(encode_line(GatewayEvent("ready", 0, {"https": 1})))
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+        assert (asked[0], heard) == (os.getpid(), [])
+    finally:
+        await made.close()
 
 
 async def test_the_socket_is_for_its_owner_alone_however_long_its_path(tmp_path: Path) -> None:
