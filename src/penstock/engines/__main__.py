@@ -13,6 +13,8 @@ def load(options: EngineOptions) -> Stepper:
     """The engine that the options name. Imported here, so that a front never pays for it."""
     match options.engine:
         case "openvino":
+            # The package would import its converter and that one's telemetry: half of its import time.
+            sys.modules["openvino.tools"] = None  # type: ignore[assignment]
             from penstock.engines.openvino import OpenVino
 
             return OpenVino(options)
