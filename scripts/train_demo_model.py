@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from scripts.demo_model.card import write_card
 from scripts.demo_model.conversion import export, round_to_half
 from scripts.demo_model.evaluation import asked, report
 from scripts.demo_model.examples import Mixture
@@ -95,6 +96,15 @@ def check_and_convert(work: Path, target: Path) -> None:
     shutil.rmtree(converted, ignore_errors=True)
     export(work, converted)
     verify(model, tokenizer, converted, [(prompt, answer_to(prompt, entries)) for prompt in MUST_ANSWER])
+    facts = {
+        "entries": str(len(entries)),
+        "prompts": f"{sum(len(base_prompts(e, read_fillers())) for e in entries):,}",
+        "parameters": f"{model.num_parameters() / 1e6:.1f}",
+        "vocabulary": f"{tokenizer.get_vocab_size():,}",
+        "positions": f"{POSITIONS:,}",
+        "megabytes": f"{(converted / 'openvino_model.bin').stat().st_size / 1e6:.1f}",
+    }
+    write_card(converted, facts, [(prompt, answer_to(prompt, entries)) for prompt in MUST_ANSWER[:3]], table)
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(converted.iterdir()):
         shutil.copy(file, target)
