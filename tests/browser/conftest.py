@@ -11,6 +11,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 import pytest
@@ -74,18 +75,23 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """`serve({"AWS_ENDPOINT_URL": …}, studio=…)` starts the chat page and gives its address, base path included."""
+    """`serve({"AWS_ENDPOINT_URL": …}, studio=…)` starts the chat page and gives its address, base path included.
+
+    With a `home`, it is `penstock chat` that starts it, for the server that runs on that home.
+    """
     running: list[tuple[subprocess.Popen[bytes], IO[Any]]] = []
 
-    def start(environment: Mapping[str, str], *, studio: bool = False) -> str:
+    def start(environment: Mapping[str, str], *, studio: bool = False, home: Path | None = None) -> str:
         port = free_port()
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith("AWS_") and name != "endpoint_name"
         }
         log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with its process
-        code = f"from penstock.chat.launch import main; raise SystemExit(main(port={port}, studio={studio}))"
+        command = ["-c", f"from penstock.chat.launch import main; raise SystemExit(main(port={port}, studio={studio}))"]
+        if home is not None:
+            command = ["-m", "penstock.cli.main", "chat", "--home", str(home), "--port", str(port)]
         process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, *command],
             env={**clean, **NOBODYS_AWS, **environment},
             stdout=log,
             stderr=subprocess.STDOUT,

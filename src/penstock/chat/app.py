@@ -55,12 +55,13 @@ def figures(answer: Answer) -> str:
     told = []
     if answer.stopped:
         told.append("stopped")
-    if answer.first_s is not None:
+    if answer.tokens > 1:
         told.append(f"first token {answer.first_s:.2f} s")
-    if answer.tokens_per_s is not None:
-        told.append(f"{answer.tokens_per_s:.1f} tokens/s")
-    if answer.tokens:
-        told.append(f"{answer.tokens} token{'s' if answer.tokens > 1 else ''}")
+        if answer.tokens_per_s is not None:
+            told.append(f"{answer.tokens_per_s:.1f} tokens/s")
+        told.append(f"{answer.tokens} tokens")
+    elif answer.first_s is not None:  # not streamed, or one token long
+        told.append(f"all at once after {answer.first_s:.2f} s")
     return " · ".join(told)
 
 

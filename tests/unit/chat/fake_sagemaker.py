@@ -34,6 +34,7 @@ class FakeEndpoint:
     script: Callable[[dict[str, Any]], list[Step]]
     image: str = TGI_IMAGE
     environment: dict[str, str] = field(default_factory=dict)
+    component: str | None = None  # hosted as this inference component
     refuses: AwsError | None = None
     pause_s: float = 0.0
     silent: bool = False  # never sends its first byte
@@ -73,14 +74,17 @@ class FakeSageMaker:
             raise self.control_error
         if operation == "ListEndpoints":
             return {"Endpoints": [{"EndpointName": name} for name in self.endpoints]}
-        name = next(iter(request.values()))
+        name = request.get("EndpointNameEquals") or next(iter(request.values()))
         if name not in self.endpoints:
             raise AwsError("ValidationException", f'Could not find endpoint "{name}".')
         endpoint = self.endpoints[name]
+        variant = {"VariantName": "AllTraffic"} | ({} if endpoint.component else {"ModelName": name})
         return {
             "DescribeEndpoint": {"EndpointName": name, "EndpointConfigName": name},
-            "DescribeEndpointConfig": {"ProductionVariants": [{"VariantName": "AllTraffic", "ModelName": name}]},
+            "DescribeEndpointConfig": {"ProductionVariants": [variant]},
             "DescribeModel": {"PrimaryContainer": {"Image": endpoint.image, "Environment": endpoint.environment}},
+            "ListInferenceComponents": {"InferenceComponents": [{"InferenceComponentName": endpoint.component}]},
+            "DescribeInferenceComponent": {"Specification": {"ModelName": name}},
         }[operation]
 
 

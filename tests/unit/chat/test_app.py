@@ -152,7 +152,7 @@ def test_markdown_keeps_lines_and_money_and_leaves_code_alone() -> None:
 
 
 def test_figures() -> None:
-    assert figures(Answer("a", 1, 0.5, 0.5, done=True)) == "first token 0.50 s · 1 token"
+    assert figures(Answer("a", 1, 0.5, 0.5, done=True)) == "all at once after 0.50 s"
     assert (
         figures(Answer("a", 11, 0.5, 1.5, stopped=True)) == "stopped · first token 0.50 s · 10.0 tokens/s · 11 tokens"
     )

@@ -21,6 +21,11 @@ def test_the_list_and_the_targets(sagemaker: Start) -> None:
     assert target_of("gone") == Target("TGI")
 
 
+def test_an_endpoint_of_inference_components(sagemaker: Start) -> None:
+    sagemaker(parts=FakeEndpoint(lambda body: [], image=LMI_IMAGE, component="parts"))
+    assert target_of("parts") == Target("LMI", LMI_IMAGE, component="parts")
+
+
 def test_who_may_not_list_may_still_talk(sagemaker: Start) -> None:
     fake = sagemaker(lmi=FakeEndpoint(lambda body: [], image=LMI_IMAGE))
     fake.control_error = AccessDenied("User is not authorized to perform: sagemaker:ListEndpoints")
