@@ -25,8 +25,6 @@ T = TypeVar("T")
 _PIECE = 1024 * 1024
 _DRAIN_BYTES = 16 * 1024 * 1024
 _DRAIN_S = 2.0
-IDLE_S = 60.0
-"""How long a client may send nothing in the middle of a body."""
 
 Secrets = Callable[[str], str | None]
 """The secret of an access key."""
@@ -51,6 +49,7 @@ class Stream:
     def __init__(self, pieces: AsyncIterator[bytes], *, awaited: bool) -> None:
         self._pieces = pieces
         self._awaited = awaited
+        self._broken = False
         self.ended = False
 
     async def next(self, idle_s: float) -> bytes | None:
@@ -63,6 +62,7 @@ class Stream:
             self.ended = True
             return None
         except TimeoutError:
+            self._broken = True  # the iterator was closed in the middle: what it gives from now on is no end
             raise errors.request_timeout() from None
 
     async def drain(self, limit: int = _DRAIN_BYTES, deadline_s: float = _DRAIN_S) -> bool:
@@ -70,7 +70,7 @@ class Stream:
 
         False where that is too much, or where the client was never told to send: then the connection is of no more use.
         """
-        if self._awaited:
+        if self._awaited or self._broken:
             return False
         try:
             async with asyncio.timeout(deadline_s):
@@ -89,8 +89,8 @@ async def receive(
     *,
     secrets: Secrets,
     limit: int,
+    idle_s: float,
     algorithm: str = "",
-    idle_s: float = IDLE_S,
 ) -> Writer:
     """The body, written and verified, but not yet sealed: the caller commits or discards it.
 

@@ -57,6 +57,7 @@ class Exchange:
     disk: DiskThreads
     secrets: Secrets
     object_bytes: int
+    idle_s: float
 
 
 S3Operation = Callable[[Exchange], Awaitable[dict[str, Any]]]

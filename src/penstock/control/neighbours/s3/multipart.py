@@ -49,7 +49,14 @@ async def create_multipart_upload(x: Exchange) -> Output:
 async def upload_part(x: Exchange) -> Output:
     upload, number = await _upload(x), _part_number(x)
     writer = await receive(
-        x.head, x.body, x.store, x.disk, secrets=x.secrets, limit=x.object_bytes, algorithm=upload.algorithm
+        x.head,
+        x.body,
+        x.store,
+        x.disk,
+        secrets=x.secrets,
+        limit=x.object_bytes,
+        idle_s=x.idle_s,
+        algorithm=upload.algorithm,
     )
     metadata = await _put_part(x, upload, number, writer)
     return {"ETag": quoted(metadata.etag), **_part_checksums(metadata)}

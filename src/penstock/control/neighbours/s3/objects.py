@@ -51,6 +51,7 @@ async def put_object(x: Exchange) -> Output:
         x.disk,
         secrets=x.secrets,
         limit=x.object_bytes,
+        idle_s=x.idle_s,
         algorithm=x.params.get("ChecksumAlgorithm") or "",
     )
     digests = writer.digests

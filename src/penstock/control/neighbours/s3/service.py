@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from penstock.control import models
 from penstock.control.neighbours.s3 import buckets, errors, multipart, objects
-from penstock.control.neighbours.s3.body import IDLE_S, DiskThreads, Secrets, Stream, check_whole
+from penstock.control.neighbours.s3.body import DiskThreads, Secrets, Stream, check_whole
 from penstock.control.neighbours.s3.exchange import Exchange, S3Operation, refuse_unserved
 from penstock.control.neighbours.s3.objects import Source
 from penstock.control.neighbours.s3.store import Bucket, ObjectStore
@@ -62,7 +62,10 @@ _STREAMED = frozenset({"PutObject", "UploadPart"})
 
 
 class S3Service:
-    """S3 over one store. `secrets` gives an access key's secret, for bodies whose chunks are signed."""
+    """S3 over one store. `secrets` gives an access key's secret, for bodies whose chunks are signed.
+
+    `idle_s` is how long a client may send nothing in the middle of a body.
+    """
 
     def __init__(
         self,
@@ -71,12 +74,14 @@ class S3Service:
         secrets: Secrets = lambda access_key: None,
         object_bytes: int = 5 * 1024**3,
         body_bytes: int = BODY_BYTES,
+        idle_s: float = 60.0,
     ) -> None:
         self.store = store
         self.uploads = Uploads(store)
         self._secrets = secrets
         self._object_bytes = object_bytes
         self._body_bytes = body_bytes
+        self._idle_s = idle_s
 
     @functools.cached_property
     def model(self) -> ServiceModel:
@@ -131,13 +136,14 @@ class S3Service:
             disk=self.disk,
             secrets=self._secrets,
             object_bytes=self._object_bytes,
+            idle_s=self._idle_s,
         )
         output = await OPERATIONS[operation.name](exchange)
         return _answer(restxml.render(operation, output, caller.request_id), output, self.disk)
 
     async def _read_whole(self, body: Stream, headers: Mapping[str, str]) -> bytes:
         whole = bytearray()
-        while (piece := await body.next(IDLE_S)) is not None:
+        while (piece := await body.next(self._idle_s)) is not None:
             whole += piece
             if len(whole) > self._body_bytes:
                 raise errors.entity_too_large(len(whole), self._body_bytes)
