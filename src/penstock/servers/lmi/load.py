@@ -74,7 +74,7 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         model=directory,
         dtype="float32" if settings.dtype == "fp32" else "auto",
         max_batch_size=settings.max_rolling_batch_size,
-        max_batched_tokens=min(settings.max_rolling_batch_prefill_tokens, 1088),
+        max_batched_tokens=settings.max_rolling_batch_prefill_tokens,
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
     )
     engine = await EngineProcess.start(options, timeout_s=settings.model_loading_timeout_s)

@@ -68,7 +68,8 @@ class ModelSettings:
     rolling_batch: str = ""
     """Empty where rolling batch is off."""
     max_rolling_batch_size: int = 32
-    max_rolling_batch_prefill_tokens: int = 1088
+    max_rolling_batch_prefill_tokens: int = 512
+    """AWS's default is 1088; less holds running streams up less while a long prompt is read."""
     output_formatter: str = ""
     enable_streaming: bool = False
     dtype: str = "auto"
@@ -128,7 +129,7 @@ def build(
         handler=options.get("handler", "handle"),
         rolling_batch=rolling_batch,
         max_rolling_batch_size=number.option("max_rolling_batch_size", 32),
-        max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 1088),
+        max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 512),
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),

@@ -49,7 +49,7 @@ def test_the_blogs_file(tmp_path: Path) -> None:
 def test_the_defaults(tmp_path: Path) -> None:
     found = read(tmp_path, "option.model_id=x/y")
     assert (found.job_queue_size, found.batch_size, found.max_batch_delay_ms) == (1000, 1, 100)
-    assert (found.max_rolling_batch_size, found.max_rolling_batch_prefill_tokens) == (32, 1088)
+    assert (found.max_rolling_batch_size, found.max_rolling_batch_prefill_tokens) == (32, 512)
     assert (found.rolling_batch, found.output_formatter, found.enable_streaming) == ("", "", False)
     assert (found.predict_timeout_s, found.model_loading_timeout_s, found.chunk_timeout_s) == (240, 1200, 120)
     assert (found.retry_threshold, found.handler, found.engine) == (10, "handle", "Python")
