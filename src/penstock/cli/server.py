@@ -80,8 +80,8 @@ def running(home: Path | None) -> Server:
     """The server that runs on this home; without one the verb ends with the command that starts it."""
     server = find(home)
     if server is None:
-        where = settings(home).home
-        fail(f"nothing runs on {where}; start it with: penstock up" + (f" --home {home}" if home else ""))
+        option = f" --home {home}" if home and os.environ.get("PENSTOCK_HOME") != str(home) else ""
+        fail(f"nothing runs on {settings(home).home}; start it with: penstock up{option}")
     return server
 
 
