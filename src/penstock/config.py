@@ -68,6 +68,11 @@ class Paths:
         return self.home / "credentials"
 
     @property
+    def roles(self) -> Path:
+        """The IAM roles that were created, JSON."""
+        return self.home / "roles.json"
+
+    @property
     def run(self) -> Path:
         """Sockets, the lock and the state of the running server; safe to delete when nothing runs."""
         return self.home / "run"

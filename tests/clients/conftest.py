@@ -37,14 +37,14 @@ def penstock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Penstock]:
 def endpoints(penstock: Penstock) -> dict[str, str]:
     """The bundled Falcon behind both contracts: dialect to endpoint name."""
     model = "penstock/falcon-demo"
-    penstock.cli("deploy", "lmi", "--model", model, "--name", "lmi", "--env", "OPTION_OUTPUT_FORMATTER=jsonlines")
+    penstock.cli("deploy", "lmi", "--model", model, "--name", "lmi")
     penstock.cli("deploy", "tgi", "--model", model, "--name", "tgi")
     return {"lmi": "lmi", "tgi": "tgi"}
 
 
 @pytest.fixture
 def run_program(penstock: Penstock, tmp_path: Path) -> RunProgram:
-    """Run a program of `programs/` under `penstock run` and return the JSON document of its last line."""
+    """Run a program of `programs/` under `penstock run` and return the JSON document that it prints after RESULT."""
 
     def run(
         environment: str, program: str, *arguments: str, timeout_s: float = 300, **variables: str
@@ -69,7 +69,8 @@ def run_program(penstock: Penstock, tmp_path: Path) -> RunProgram:
             command, cwd=tmp_path, env=before, capture_output=True, text=True, timeout=timeout_s, check=False
         )
         assert done.returncode == 0, f"{program} in {environment}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        document: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        # The SDKs draw panels on standard output too, some without a final newline.
+        document: dict[str, Any] = json.loads(done.stdout.rpartition("RESULT ")[2].splitlines()[0])
         return document
 
     return run

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from penstock import aliases
 from tests.lmi_server import Answer, Server, running, write_properties
 from tests.tiny_models import END
+from tests.unit.servers.s3stub import serving
 
 PROMPT = " one"
 WORDS = [" two", " three", " four", "", "🙂", " five", " six", " seven", " eight", " nine", " ten", ""]
@@ -268,3 +270,18 @@ def test_curl_without_a_content_type(fragments: Server) -> None:
 
 def test_the_log_says_what_became_of_the_engine(blog: Server) -> None:
     assert "engine=MPI, rolling_batch=lmi-dist, dtype=fp16 is served by the openvino engine" in blog.log
+
+
+def test_a_model_below_an_s3_prefix(tiny_model: Path, tmp_path: Path) -> None:
+    with serving() as s3:
+        s3.objects = {f"llm/counting/{file.name}": file.read_bytes() for file in tiny_model.iterdir()}
+        settings = {**s3.environ(str(tmp_path / "models")), "HF_MODEL_ID": "s3://bucket/llm/counting"}
+        with running(tmp_path, tmp_path / "none", **settings) as server:
+            assert server.ask({"inputs": " nine"}).json() == [{"generated_text": " nine ten"}]
+
+
+def test_an_alias_for_a_hub_id(tiny_model: Path, tmp_path: Path) -> None:
+    aliases.write(tmp_path / "models", "tiiuae/falcon-7b-instruct", tiny_model)
+    with running(tmp_path, tmp_path / "none", HF_MODEL_ID="tiiuae/falcon-7b-instruct") as server:
+        assert server.get("/ping").json() == {"model": {"status": "Healthy"}}
+        assert server.ask({"inputs": " nine"}).status == 200

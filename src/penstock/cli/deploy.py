@@ -25,6 +25,8 @@ Name = Annotated[
 ]
 Env = Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE for the container; repeatable.")]
 Count = Annotated[int, typer.Option("--count", help="InitialInstanceCount: how many replicas.", min=1)]
+STREAMING = {"OPTION_ROLLING_BATCH": "auto", "OPTION_OUTPUT_FORMATTER": "jsonlines"}
+"""What makes LMI 0.23 stream; by itself it answers whole."""
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return when the endpoint is Creating.")]
 
 
@@ -69,7 +71,7 @@ def lmi(
     """Serve a model with the LMI contract (OPTION_* as --env, or an artifact with serving.properties)."""
     environment = pairs(env)
     if model is not None:
-        environment = {"HF_MODEL_ID": local_model(model), **environment}
+        environment = {"HF_MODEL_ID": local_model(model), **STREAMING, **environment}
     elif model_data is None:
         fail("deploy lmi needs --model or --model-data")
     deployment = Deployment(name or _name("lmi"), f"penstock/lmi:{version}", environment, instance_count=count)

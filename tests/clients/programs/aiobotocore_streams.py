@@ -1,4 +1,4 @@
-"""aiobotocore: two streams at once on one event loop. Prints one JSON line."""
+"""aiobotocore: two streams at once on one event loop.."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ async def stream(runtime, name: str, body: dict) -> list[str]:  # type: ignore[n
 
 
 async def main(lmi: str, tgi: str) -> None:
-    body = {"inputs": "what is life?", "parameters": {"max_new_tokens": 12}}
+    body = {"inputs": "what is life?", "parameters": {"max_new_tokens": 12, "return_full_text": False}}
     async with get_session().create_client("sagemaker-runtime") as runtime:
         lmi_parts, tgi_parts = await asyncio.gather(
             stream(runtime, lmi, body), stream(runtime, tgi, {**body, "stream": True})
         )
-    print(json.dumps({"lmi_parts": lmi_parts, "tgi_parts": tgi_parts}))
+    print("RESULT", json.dumps({"lmi_parts": lmi_parts, "tgi_parts": tgi_parts}))
 
 
 asyncio.run(main(*sys.argv[1:]))

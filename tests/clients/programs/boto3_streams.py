@@ -1,4 +1,4 @@
-"""Any boto3 since July 2023: stream from an LMI and a TGI endpoint, invoke without a stream, meet the errors. Prints one JSON line."""
+"""Any boto3 since July 2023: stream from an LMI and a TGI endpoint, invoke without a stream, meet the errors.."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 def main(lmi: str, tgi: str) -> None:
     runtime = boto3.client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}))
-    question = {"inputs": "what is life?", "parameters": {"max_new_tokens": 12}}
+    question = {"inputs": "what is life?", "parameters": {"max_new_tokens": 12, "return_full_text": False}}
 
     answer = runtime.invoke_endpoint_with_response_stream(
         EndpointName=lmi, Body=json.dumps(question), ContentType="application/json", CustomAttributes="accept_eula=true"
@@ -38,6 +38,7 @@ def main(lmi: str, tgi: str) -> None:
                 "original": error.response.get("OriginalStatusCode"),
             }
     print(
+        "RESULT",
         json.dumps(
             {
                 "botocore": botocore.__version__,
@@ -49,7 +50,7 @@ def main(lmi: str, tgi: str) -> None:
                 "whole": json.loads(whole["Body"].read()),
                 "errors": errors,
             }
-        )
+        ),
     )
 
 

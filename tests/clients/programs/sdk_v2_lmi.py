@@ -1,4 +1,4 @@
-"""SageMaker SDK v2, the LMI flow of the announcement: pack, upload, deploy, stream line by line, delete. Prints one JSON line.
+"""SageMaker SDK v2, the LMI flow of the announcement: pack, upload, deploy, stream line by line, delete.
 
 Nothing in it knows of Penstock: it is written for AWS.
 """
@@ -90,6 +90,7 @@ session.delete_endpoint(name)
 session.delete_endpoint_config(name)
 model.delete_model()
 print(
+    "RESULT",
     json.dumps(
         {
             "role": role,
@@ -101,5 +102,5 @@ print(
             "deploy_s": deployed,
             "pieces": pieces,
         }
-    )
+    ),
 )

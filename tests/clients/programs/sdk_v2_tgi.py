@@ -1,4 +1,4 @@
-"""SageMaker SDK v2, the TGI flow of the announcement: HuggingFaceModel, predict, predict_stream, delete. Prints one JSON line."""
+"""SageMaker SDK v2, the TGI flow of the announcement: HuggingFaceModel, predict, predict_stream, delete.."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ name = llm.endpoint_name
 llm.delete_model()
 llm.delete_endpoint()
 print(
+    "RESULT",
     json.dumps(
         {
             "role": role,
@@ -42,5 +43,5 @@ print(
             "stream_deserializer": json.loads(body.read()),
             "content_type": content_type,
         }
-    )
+    ),
 )

@@ -1,4 +1,4 @@
-"""SageMaker SDK v3, `ModelBuilder(image_uri=…).build().deploy()`, streaming with boto3. Prints one JSON line."""
+"""SageMaker SDK v3, `ModelBuilder(image_uri=…).build().deploy()`, streaming with boto3.."""
 
 from __future__ import annotations
 
@@ -23,4 +23,6 @@ stream = boto3.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
 )
 parts = [event["PayloadPart"]["Bytes"].decode() for event in stream["Body"]]
 endpoint.delete()
-print(json.dumps({"whole": json.loads(whole.body.read()), "parts": parts, "endpoint": endpoint.endpoint_name}))
+print(
+    "RESULT", json.dumps({"whole": json.loads(whole.body.read()), "parts": parts, "endpoint": endpoint.endpoint_name})
+)

@@ -1,4 +1,4 @@
-"""SageMaker SDK v3, `sagemaker.core` resources: create, wait, invoke, stream with boto3, delete. Prints one JSON line."""
+"""SageMaker SDK v3, `sagemaker.core` resources: create, wait, invoke, stream with boto3, delete.."""
 
 from __future__ import annotations
 
@@ -40,4 +40,4 @@ endpoint.delete()
 endpoint.wait_for_delete(poll=1)
 config.delete()
 model.delete()
-print(json.dumps({"whole": whole, "parts": parts, "status": status}))
+print("RESULT", json.dumps({"whole": whole, "parts": parts, "status": status}))

@@ -229,3 +229,12 @@ def test_no_room_is_told_before_anything_is_written(
         models.resolve("s3://bucket/llm/falcon", "", s3.environ(str(tmp_path)))
     assert leftovers(tmp_path) == []
     assert s3.gets == []
+
+
+def test_what_needs_no_hub(tmp_path: Path, environ: dict[str, str]) -> None:
+    assert models.local("org/name", environ) is None
+    aliases.write(tmp_path / "models", "org/name", tmp_path)
+    assert models.local("org/name", environ) == tmp_path
+    assert models.local(str(tmp_path), environ) == tmp_path
+    with pytest.raises(ModelUnavailable, match="is not a directory"):
+        models.local("/no/such/directory", environ)
