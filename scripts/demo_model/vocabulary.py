@@ -15,8 +15,10 @@ END = "<|endoftext|>"
 END_ID = 0
 # A model without memory is asked the last question only. The line break is what the answer would begin with, so that it is not shown.
 CHAT_TEMPLATE = (
-    "{% set asked = messages | selectattr('role', 'equalto', 'user') | list | last %}"
-    "{{ asked['content'] if asked['content'] is string else asked['content'] | map(attribute='text') | join(' ') }}\n"
+    "{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}"
+    "{% if not asked %}{{ raise_exception('there is no user message to answer') }}{% endif %}"
+    "{% set said = asked[-1]['content'] %}"
+    "{{ (said if said is string else said | selectattr('text', 'defined') | map(attribute='text') | join(' ')) + '\\n' }}"
 )
 
 

@@ -15,6 +15,9 @@ import pytest
 from scripts.demo_model.texts import read_entries
 from tokenizers import Tokenizer
 
+from penstock.engines.chattemplate import TemplateError
+from penstock.engines.tokenizer import TextTokenizer
+
 MODEL = Path(str(files("penstock"))) / "models" / "falcon-demo"
 FILES = {
     "README.md",
@@ -137,3 +140,22 @@ def test_the_card_records_the_three_answers() -> None:
     for prompt in SUGGESTED:
         quoted = "\n".join(f"> {line}".rstrip() for line in ANSWERS[prompt.removesuffix("?")].splitlines())
         assert f"`{prompt}`\n\n{quoted}\n" in card
+
+
+@pytest.mark.parametrize("content", ["what is life?", [{"type": "text", "text": "what is life?"}]])
+def test_the_chat_template_sends_the_last_user_message_and_the_line_break(content: object) -> None:
+    template = TextTokenizer.load(MODEL).chat_template
+    assert template is not None
+    turns = [("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", content)]
+    assert template.render([{"role": role, "content": said} for role, said in turns]) == "what is life?\n"
+
+
+def test_the_chat_template_refuses_a_conversation_without_a_user() -> None:
+    template = TextTokenizer.load(MODEL).chat_template
+    assert template is not None
+    with pytest.raises(TemplateError, match="no user message"):
+        template.render([{"role": "system", "content": "be kind"}])
+
+
+def test_after_the_chat_template_s_line_break_the_answer_begins_at_once(pipeline: Any, tokenizer: Tokenizer) -> None:
+    assert written(pipeline, tokenizer, "what is life?\n") == ANSWERS["what is life"]
