@@ -80,6 +80,16 @@ def test_a_stream_that_is_open_at_sigterm_ends_in_peace(penstock: Penstock) -> N
     assert ended == [0]
 
 
+def test_idle_clients_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    penstock = Penstock(tmp_path / "home", {"PENSTOCK_DRAIN_S": "60"})
+    try:
+        penstock.start()
+        penstock.client().list_models()  # keeps its connection, and does not read from it any more
+        assert penstock.terminate(deadline_s=20) == 0
+    finally:
+        penstock.close()
+
+
 def test_told_twice_it_ends_at_once_and_leaves_nothing(penstock: Penstock) -> None:
     penstock.start().deploy(
         environment={"PENSTOCK_SCRIPT": '{"steps": [{"send": "x", "times": 600, "every_ms": 100}]}'}

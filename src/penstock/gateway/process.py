@@ -22,7 +22,7 @@ from penstock.config import Settings, socket_address
 from penstock.gateway.connection import ClientConnection
 from penstock.gateway.dispatch import open_exchange
 from penstock.gateway.door import Door
-from penstock.gateway.proxy import ProxyConnection
+from penstock.gateway.proxy import TLS_FAREWELL_S, ProxyConnection
 from penstock.gateway.table import TableClient
 from penstock.gateway.upstream import Target
 from penstock.routes import GatewayEvent, RoutingTable
@@ -124,7 +124,12 @@ async def _listen(
 
     servers = [
         await loop.create_server(
-            plain, sock=listeners.https, ssl=context, ssl_handshake_timeout=timeout, backlog=BACKLOG
+            plain,
+            sock=listeners.https,
+            ssl=context,
+            ssl_handshake_timeout=timeout,
+            ssl_shutdown_timeout=TLS_FAREWELL_S,
+            backlog=BACKLOG,
         ),
         await loop.create_server(proxied, sock=listeners.proxy, backlog=BACKLOG),
     ]

@@ -23,6 +23,8 @@ log = logging.getLogger("penstock.gateway")
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 CONNECT_TIMEOUT_S = 10.0
+TLS_FAREWELL_S = 1.0
+"""How long we wait for a client's close_notify. Idle clients do not read, and would hold up the drain for as long as we waited."""
 TUNNEL_IDLE_S = 600.0
 """How long a tunnel may carry nothing in either direction."""
 TUNNEL_BUFFER = 256 * 1024
@@ -94,6 +96,7 @@ class ProxyConnection(ClientConnection):
                 self._context,
                 server_side=True,
                 ssl_handshake_timeout=door.limits.header_timeout_s,
+                ssl_shutdown_timeout=TLS_FAREWELL_S,
             )
         except (OSError, ConnectionError) as error:
             log.info("a proxied client did not accept our certificate: %s", error)
