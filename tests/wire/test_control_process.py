@@ -144,6 +144,20 @@ def test_model_data_is_looked_for_in_our_own_s3(penstock: Penstock) -> None:
     assert "s3://models/m.tar.gz" in penstock.until_status("Failed")["FailureReason"]
 
 
+def test_the_neighbours_answer_behind_the_same_door(penstock: Penstock) -> None:
+    penstock.start().deploy(environment={"PENSTOCK_SCRIPT": '{"start": {"fail": "no weights"}}'})
+    penstock.until_status("Failed")
+    arn = penstock.client("sts").get_caller_identity()["Arn"]
+    role = arn.split("/")[1]
+    assert penstock.client("iam").get_role(RoleName=role)["Role"]["Arn"].endswith(f":role/{role}")
+    logs = penstock.client("logs")
+    group = "/aws/sagemaker/Endpoints/e"
+    found = logs.filter_log_events(logGroupName=group, logStreamNamePrefix="v/")["events"]
+    assert any("no weights" in event["message"] for event in found)
+    with pytest.raises(ClientError, match="does not serve the service"):
+        penstock.client("dynamodb").list_tables()
+
+
 def test_without_credentials_it_does_not_start(penstock: Penstock) -> None:
     penstock.paths.credentials.unlink()
     assert refused(penstock).endswith("credentials: No such file or directory")

@@ -21,8 +21,8 @@ from penstock.config import Settings
 from penstock.control import store
 from penstock.control.act import Publish, Reconciler
 from penstock.control.app import Service, make_app
-from penstock.control.neighbours.s3.service import S3Service
 from penstock.control.neighbours.s3.store import ObjectStore
+from penstock.control.neighbours.services import make_neighbours
 from penstock.control.sagemaker.context import Context
 from penstock.control.sagemaker.operations import operations
 from penstock.control.service import AwsService
@@ -89,11 +89,8 @@ def _services(
         new_id=lambda: uuid.uuid4().hex,
         instance_limit=settings.instance_limit,
     )
-    secrets = {key.id: key.secret for key in keys}
-    return {
-        "sagemaker": AwsService("sagemaker", operations(context), body_bytes=settings.limits.control_body_bytes),
-        "s3": S3Service(objects, secrets=secrets.get, object_bytes=settings.limits.object_bytes),
-    }
+    sagemaker = AwsService("sagemaker", operations(context), body_bytes=settings.limits.control_body_bytes)
+    return {"sagemaker": sagemaker, **make_neighbours(settings, keys, objects)}
 
 
 def aws_of_replicas(settings: Settings, key: AccessKey, https_fd: int) -> Mapping[str, str]:
