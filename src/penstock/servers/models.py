@@ -11,15 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock import aliases, config
+from penstock.engines import conversion
 from penstock.servers import hub, s3prefix
 from penstock.servers.unavailable import ModelUnavailable
 
-__all__ = ["ModelUnavailable", "check_usable", "fetch", "local", "models_directory", "resolve"]
+__all__ = ["ModelUnavailable", "check_usable", "fetch", "local", "models_directory", "needs_conversion", "resolve"]
 
 
 def resolve(model_id: str, revision: str = "", environ: Mapping[str, str] | None = None) -> Path:
     """The local directory of a model that the OpenVINO engine can load. Raises ModelUnavailable, whose text says what to do."""
+    environ = os.environ if environ is None else environ
     directory = fetch(model_id, revision, environ)
+    if needs_conversion(directory):
+        directory = _converted(directory, environ)
     check_usable(directory)
     return directory
 
@@ -69,16 +73,33 @@ def check_usable(directory: Path) -> None:
         raise ModelUnavailable(f"{directory} is not a directory")
     names = {entry.name for entry in directory.iterdir()}
     if "openvino_model.xml" not in names:
-        if any(name.endswith((".safetensors", ".bin")) for name in names - {"openvino_model.bin"}):
-            raise ModelUnavailable(
-                f"{directory} holds weights for PyTorch that must be converted first, and the converter is not installed: "
-                'pip install "penstock[models]", or give a directory with openvino_model.xml'
-            )
         what = "is empty" if not names else "holds no model: neither openvino_model.xml nor *.safetensors is there"
         raise ModelUnavailable(f"{directory} {what}")
     missing = [name for name in ("openvino_model.bin", "tokenizer.json") if name not in names]
     if missing:
         raise ModelUnavailable(f"{directory} lacks {' and '.join(missing)}")
+
+
+def needs_conversion(directory: Path) -> bool:
+    """Whether `directory` holds weights for PyTorch and no OpenVINO model."""
+    if not directory.is_dir() or (directory / "openvino_model.xml").exists():
+        return False
+    return any(file.suffix in {".safetensors", ".bin"} for file in directory.iterdir())
+
+
+def _converted(directory: Path, environ: Mapping[str, str]) -> Path:
+    models = models_directory(environ)
+    python = conversion.interpreter(models, environ)
+    if python is None:
+        place = models.parent / "converter"
+        raise ModelUnavailable(
+            f"{directory} holds weights for PyTorch that must be converted first, and there is no converter. Make one with "
+            f"`python3 -m venv {place} && {place}/bin/pip install optimum-intel torch`, or give a directory with openvino_model.xml"
+        )
+    try:
+        return conversion.converted(directory, models, (python, "-I", conversion.PROGRAM))
+    except conversion.ConversionError as error:
+        raise ModelUnavailable(str(error)) from error
 
 
 def _aliases(environ: Mapping[str, str]) -> dict[str, Path]:

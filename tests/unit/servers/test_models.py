@@ -107,7 +107,7 @@ def test_what_cannot_be_a_model(model_id: str, reason: str, environ: dict[str, s
     [
         ((), "is empty"),
         (("readme.md",), "holds no model"),
-        (("model.safetensors", "tokenizer.json"), r'pip install "penstock\[models\]"'),
+        (("model.safetensors", "tokenizer.json"), "Make one with `python3 -m venv"),
         (("pytorch_model.bin", "config.json"), "must be converted first"),
         (("openvino_model.xml", "openvino_model.bin"), r"lacks tokenizer\.json"),
         (("openvino_model.xml", "tokenizer.json"), r"lacks openvino_model\.bin"),
