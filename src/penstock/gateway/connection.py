@@ -16,7 +16,7 @@ from typing import cast
 import httptools
 
 from penstock.errors import AwsError
-from penstock.gateway import answers
+from penstock.gateway import answers, failures
 from penstock.gateway.door import Door
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import BadRequest, Head, read_head, without_upgrade
@@ -329,8 +329,22 @@ class ClientConnection(asyncio.Protocol):
         if isinstance(cause, BadRequest):
             self._refuse(cause)
             return
-        log.error("a request ended in an error of ours", exc_info=cause)
-        self.break_off()
+        self._fail_internally(cause)
+
+    def _fail_internally(self, cause: BaseException | None) -> None:
+        """A fault of ours: told if nothing has been, otherwise the connection breaks so that it shows."""
+        request_id = self.door.request_id()
+        log.error("request %s met an error of ours", request_id, exc_info=cause)
+        if self._begun or len(self._queue) != 1:
+            self.break_off()
+            return
+        head, exchange = self._queue[0].head, self._queue[0].exchange
+        self._closing = self._deaf = True
+        if exchange is not None:
+            exchange.gone()
+            self._queue[0].exchange = None
+        self.transport.write(answers.error_answer(head, failures.internal(), request_id, keep_alive=False))
+        self._linger()
 
     def _refuse(self, error: BadRequest) -> None:
         """Answers, unless an answer has begun, and closes: after this no byte can be trusted to start a request."""

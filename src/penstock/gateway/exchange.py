@@ -5,6 +5,7 @@ Owns the interface between a client's connection and the several ways of answeri
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from penstock.errors import AwsError
@@ -22,6 +23,7 @@ class Client(Protocol):
         """Whether the connection goes on after the present answer: its head must say so."""
         ...
 
+    transport: asyncio.Transport
     write_paused: bool
     answer_by: float
     """Loop time at which `Exchange.expired` is called; infinity for never."""

@@ -6,6 +6,7 @@ way: cleanly, with one exception frame, or with a broken connection.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
 from zlib import crc32
@@ -15,7 +16,7 @@ from penstock.gateway.headers import STREAMED, from_container
 from penstock.gateway.invocation import Invocation
 from penstock.wire.eventstream import exception_frame, part_frame, part_head
 
-_TAIL = Struct("!I2s")
+_TAIL = Struct("!I2s").pack
 _END = b"0\r\n\r\n"
 
 
@@ -26,11 +27,23 @@ def _chunk_head(length: int) -> tuple[bytes, int]:
     return b"%x\r\n%s" % (len(head) + length + 4, head), crc
 
 
+def _chunk(part: bytes) -> tuple[bytes, bytes, bytes]:
+    """An HTTP chunk that holds one frame, in pieces."""
+    head, crc = _chunk_head(len(part))
+    return head, part, _TAIL(crc32(part, crc), b"\r\n")
+
+
 class StreamedInvocation(Invocation):
     """`POST /endpoints/{EndpointName}/invocations-response-stream`."""
 
-    __slots__ = ()
+    __slots__ = ("_write",)
     rules = STREAMED
+    _write: Callable[[bytes], None] | None
+    """The client's transport, once a chunked stream has begun."""
+
+    def start(self) -> None:
+        self._write = None
+        super().start()
 
     def allowance(self) -> float:
         return self.client.door.limits.stream_timeout_s
@@ -50,18 +63,23 @@ class StreamedInvocation(Invocation):
             fields.append(("transfer-encoding", "chunked"))
         self.begun = True
         client.write(answers.head_bytes(200, fields, keep_alive=client.keep_alive))
+        if self.head.http11:
+            self._write = client.transport.write
         if client.write_paused:
             self.pause()
 
+    def upstream_parts(self, parts: list[bytes]) -> None:
+        if self._write is None:
+            super().upstream_parts(parts)
+        elif len(parts) == 1:
+            part = parts[0]
+            head, crc = _chunk_head(len(part))  # `_chunk`, without its call: this line runs once a token
+            self._write(b"".join((head, part, _TAIL(crc32(part, crc), b"\r\n"))))
+        else:
+            self._write(b"".join([piece for part in parts for piece in _chunk(part)]))
+
     def parts(self, parts: list[bytes]) -> None:
-        if not self.head.http11:  # its bodies end with the connection
-            self.client.write(b"".join(map(part_frame, parts)))
-            return
-        out: list[bytes] = []
-        for part in parts:
-            head, crc = _chunk_head(len(part))
-            out += (head, part, _TAIL.pack(crc32(part, crc), b"\r\n"))
-        self.client.write(b"".join(out))
+        self.client.write(b"".join(map(part_frame, parts)))  # to HTTP/1.0, whose bodies end with the connection
 
     def finished(self) -> None:
         self._end(b"")

@@ -90,6 +90,7 @@ class Upstream(asyncio.Protocol):
     __slots__ = (
         "_body_parts",
         "_ended",
+        "_feed",
         "_framed",
         "_head_bytes",
         "_head_ready",
@@ -122,8 +123,12 @@ class Upstream(asyncio.Protocol):
         self.reused = self.sending = False
         self.idle_since = self.idle_until = 0.0
         self.keep_s = IDLE_S
-        self._parser = httptools.HttpResponseParser(self)
+        self._new_parser()
         self._reset()
+
+    def _new_parser(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._feed = self._parser.feed_data
 
     def _reset(self) -> None:
         self._parts: list[bytes] = []
@@ -227,25 +232,39 @@ class Upstream(asyncio.Protocol):
     # --- reading an answer
 
     def data_received(self, data: bytes) -> None:
-        if self.sink is None:
+        sink = self.sink
+        if sink is None:
             self.abort()  # an answer to nothing: nobody may take it for the next one's
             return
         if not self.answering:
             self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._flush()
-            if not self._ended:
-                self._fail(untouched=False)
-                return
-            self.keep_s = 0.0  # the answer is whole, what followed it is not HTTP
+            self._stumble()
+            return
+        if self._parts and self.answering and not (self._pending or self._ended):
+            parts, self._parts = self._parts, []  # the token path: whole chunks inside an answer
+            sink.upstream_parts(parts)
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        """What a read may bring beside whole chunks: the head, pieces of chunks, the end."""
         if not self.answering and self._head_bytes > MAX_HEAD and not self._head_ready:
             self._fail(untouched=False)
             return
         self._flush()
         if self._ended and self.sink is not None:
             self._finish(reusable=self._keep_alive and self._framed)
+
+    def _stumble(self) -> None:
+        """What came is no HTTP. If that followed a whole answer, the answer stands and the connection goes."""
+        self._flush()
+        if not self._ended:
+            self._fail(untouched=False)
+        elif self.sink is not None:
+            self._finish(reusable=False)
 
     def _flush(self) -> None:
         """Tells the sink what has been read so far, in order."""
@@ -293,9 +312,7 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
             return
         if self._headless:
-            self._parser = httptools.HttpResponseParser(
-                self
-            )  # the old one still waits for the body that HEAD's answer announced
+            self._new_parser()  # the old one still waits for the body that HEAD's answer announced
         self._reset()
         self.reused = True
         self.idle_since = self._loop.time()
@@ -324,7 +341,10 @@ class Upstream(asyncio.Protocol):
             self._ended = True
 
     def on_body(self, body: bytes) -> None:
-        self._pending = self._pending + body if self._pending else body
+        if not self._pending:  # one read is smaller than MAX_PART
+            self._pending = body
+            return
+        self._pending += body
         if len(self._pending) >= MAX_PART:
             self._parts.append(self._pending)
             self._pending = b""
