@@ -118,6 +118,27 @@ def test_sigterm_while_it_loads_ends_it_and_its_engine(tmp_path: Path, tiny_mode
         process.wait(10)
 
 
+def test_sigterm_during_a_download_ends_it_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        given = {"HF_MODEL_ID": "s3://bucket/llm", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        given |= {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "S"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock.servers.lmi"],
+            env=environ(tmp_path, tmp_path / "none", free_port(), given),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            silent.settimeout(30)
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(5) == 143
+        finally:
+            process.kill()
+            process.wait(10)
+
+
 def test_a_stream_ends_in_full_after_sigterm(tmp_path: Path, tiny_model: Path) -> None:
     with running(tmp_path, tmp_path / "none", HF_MODEL_ID=str(tiny_model), OPTION_ROLLING_BATCH="auto") as server:
         with server.open({"inputs": "!", "parameters": {"max_new_tokens": 200}}) as stream:

@@ -6,7 +6,10 @@ Owns which path does what, and the rendering of whatever is raised. It must neve
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
@@ -55,7 +58,8 @@ class App:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            await self._start()
+            with _sigterm_ends_at_once():
+                await self._start()
         except Exception as error:
             # Whatever it is, a server without its models must not begin to serve.
             if not isinstance(error, LoadError):
@@ -120,3 +124,16 @@ class App:
         if (entry := self._models.only_one()) is None:
             raise BadRequest("Parameter model_name is required.")
         return entry
+
+
+@contextmanager
+def _sigterm_ends_at_once() -> Iterator[None]:
+    """While models load nothing is served that could be drained, and a download or a conversion can take minutes.
+
+    What they leave half written they know again by its name; the processes that they started die with this one.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
