@@ -20,7 +20,16 @@ def main(root: Path) -> None:
         print(f"    {lock.stem}: {len(lock.read_text().splitlines())} packages", flush=True)
         if not (target / "bin" / "python").exists():
             subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, target], check=True)
-        subprocess.run([uv, "pip", "sync", "--quiet", "--python", target / "bin" / "python", lock], check=True)
+        _sync([uv, "pip", "sync", "--quiet", "--python", target / "bin" / "python", lock])
+
+
+def _sync(command: list[str | Path], *, tries: int = 3) -> None:
+    """Run it again when it fails: a registry that does not answer once is no reason to fail a test run of minutes."""
+    for left in range(tries - 1, -1, -1):
+        if subprocess.run(command, check=False).returncode == 0:
+            return
+        print(f"    {' '.join(map(str, command))} failed; {left} tries left", flush=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":
