@@ -20,11 +20,13 @@ $(BIN)/python:
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "==> installing Penstock with the chat page (about 200 MB to fetch, no torch)"
 	@$(PIP) install --progress-bar on --quiet --constraint constraints.txt --editable '.[chat]'
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "==> installing Penstock with what its tests need"
 	@$(PIP) install --progress-bar on --quiet --constraint constraints.txt --editable '.[chat,dev]'
+	@$(BIN)/python -m compileall -q src
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.clients: $(wildcard tests/clients/locks/*.txt) | $(VENV)/.dev

@@ -5,6 +5,7 @@ Each is exact (`uv pip sync`), so that "boto3 of September 2023" means the same 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ def main(root: Path) -> None:
 def _sync(command: list[str | Path], *, tries: int = 3) -> None:
     """Run it again when it fails: a registry that does not answer once is no reason to fail a test run of minutes."""
     for left in range(tries - 1, -1, -1):
-        if subprocess.run(command, check=False).returncode == 0:
+        # The system's certificates, as pip uses them: uv brings its own unless told so.
+        if subprocess.run(command, env={**os.environ, "UV_SYSTEM_CERTS": "true"}, check=False).returncode == 0:
             return
         print(f"    {' '.join(map(str, command))} failed; {left} tries left", flush=True)
     sys.exit(1)
