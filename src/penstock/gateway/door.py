@@ -15,6 +15,7 @@ from typing import Protocol
 
 from penstock.config import Settings
 from penstock.gateway.routing import Routes
+from penstock.gateway.sessions import Sessions
 from penstock.gateway.upstream import Target
 from penstock.routes import GatewayEvent
 
@@ -51,6 +52,7 @@ class Door:
         self.settings = settings
         self.limits = settings.limits
         self.routes = Routes()
+        self.sessions = Sessions(settings.paths.run / "sessions.jsonl")
         self.control = control
         self.notify = notify
         self.worker = worker

@@ -42,6 +42,19 @@ def no_such_variant(variant: str, endpoint: str) -> AwsError:
     return _validation(f"Variant {variant} of endpoint {endpoint} not found.", "NO_SUCH_VARIANT")
 
 
+def no_such_session(session: str, endpoint: str) -> AwsError:
+    """Never opened, expired, closed, or lost with the instance that held it: the client must open another."""
+    return _validation(f"Session {session} of endpoint {endpoint} not found.", "NO_SUCH_SESSION")
+
+
+def no_new_session_here() -> AwsError:
+    text = (
+        "1 validation error detected: Value 'NEW_SESSION' at 'sessionId' failed to satisfy constraint: "
+        "A session is opened with InvokeEndpoint."
+    )
+    return _validation(text, "VALIDATION_ERROR")
+
+
 def _validation(text: str, code: str) -> AwsError:
     return AwsError("ValidationError", text, status=400, members={"ErrorCode": code})
 

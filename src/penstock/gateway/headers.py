@@ -40,13 +40,10 @@ UNARY: dict[str, Rule] = _SHARED | {
 STREAMED: dict[str, Rule] = _SHARED | {"x-amzn-sagemaker-accept": ("accept", "Accept", 1024)}
 """What the streamed call passes: its `Accept` is about the event stream, `X-Amzn-SageMaker-Accept` about the model's answer."""
 
-_RETURNED = {
-    "x-amzn-sagemaker-custom-attributes": "x-amzn-sagemaker-custom-attributes",
-    "x-amzn-sagemaker-new-session-id": "x-amzn-sagemaker-new-session-id",
-    "x-amzn-sagemaker-session-id": "x-amzn-sagemaker-new-session-id",
-    "x-amzn-sagemaker-closed-session-id": "x-amzn-sagemaker-closed-session-id",
-}
-"""A container's header to the client's. To NEW_SESSION AWS's page answers with `…-Session-Id`, AWS's library with `…-New-Session-Id`."""
+CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
+SESSION = "x-amzn-sagemaker-session-id"
+NEW_SESSION = "x-amzn-sagemaker-new-session-id"
+CLOSED_SESSION = "x-amzn-sagemaker-closed-session-id"
 
 
 def to_container(headers: Mapping[str, str], rules: Mapping[str, Rule], length: int) -> bytes:
@@ -60,8 +57,3 @@ def to_container(headers: Mapping[str, str], rules: Mapping[str, Rule], length: 
             lines.append(f"{wire}: {value}\r\n")
     lines.append("\r\n")
     return "".join(lines).encode("latin-1")
-
-
-def from_container(headers: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What of a container's answer the client sees beside its type."""
-    return [(name, headers[theirs]) for theirs, name in _RETURNED.items() if theirs in headers]

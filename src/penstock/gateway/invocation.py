@@ -6,6 +6,7 @@ deadlines. It must never know how an answer is framed: `unary.py` and `streamed.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from hashlib import sha256
@@ -15,9 +16,12 @@ from penstock.gateway import failures
 from penstock.gateway.authenticate import Admission, caller
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
-from penstock.gateway.headers import Rule, to_container
+from penstock.gateway.headers import CLOSED_SESSION, CUSTOM_ATTRIBUTES, NEW_SESSION, SESSION, Rule, to_container
 from penstock.gateway.routing import Route, VariantRoute, choose
+from penstock.gateway.sessions import NEW, Session, read_new_session
 from penstock.gateway.upstream import Dial, Failure, Target, Upstream, reach
+
+log = logging.getLogger("penstock.gateway")
 
 _ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}\Z")
 
@@ -35,7 +39,9 @@ class Invocation(Exchange):
         "admission",
         "begun",
         "endpoint_name",
+        "returned",
         "route",
+        "session",
         "target",
         "tried",
         "upstream",
@@ -52,6 +58,9 @@ class Invocation(Exchange):
         self.target: Target | None = None
         self.upstream: Upstream | None = None
         self.tried: list[Target] = []
+        self.session = ""
+        self.returned: list[tuple[str, str]] = []
+        """What of the container's headers the client sees beside the content's type."""
         self._dial: Dial | None = None
         self._body: list[bytes] = []
         self._body_size = 0
@@ -98,16 +107,31 @@ class Invocation(Exchange):
         self.route = door.routes.route(who.key.account, who.region, self.endpoint_name)
         if self.route is None:
             raise failures.no_such_endpoint(self.endpoint_name, who.key.account)
-        wanted = head.headers.get("x-amzn-sagemaker-target-variant")
-        self.variant = self.route.variant(wanted) if wanted else self.route.by_weight(door.rng)
-        if self.variant is None:
-            if wanted:
-                raise failures.no_such_variant(wanted, self.endpoint_name)
-            raise failures.no_response(self.route.endpoint)
+        self.session = head.headers.get(SESSION, "")
+        if self.session and self.session != NEW:
+            self._follow_session(self.route)
+        else:
+            self._draw_variant(self.route, head.headers.get("x-amzn-sagemaker-target-variant"))
         self._body = [to_container(head.headers, self.rules, len(body)), body]
         self.client.answer_by = door.loop.time() + self.allowance()
         head.raw.clear()
         head.headers.clear()
+
+    def _draw_variant(self, route: Route, wanted: str | None) -> None:
+        self.variant = route.variant(wanted) if wanted else route.by_weight(self.client.door.rng)
+        if self.variant is None:
+            if wanted:
+                raise failures.no_such_variant(wanted, self.endpoint_name)
+            raise failures.no_response(route.endpoint)
+
+    def _follow_session(self, route: Route) -> None:
+        """The one replica that holds the session. Raises AwsError where it is gone: another one knows nothing of it."""
+        door = self.client.door
+        held = door.sessions.find(route.endpoint.arn, self.session, door.clock())
+        found = route.holder(held.replica, held.epoch) if held else None
+        if found is None:
+            raise failures.no_such_session(self.session, self.endpoint_name)
+        self.variant = VariantRoute(found[0].variant, (found[1],))
 
     def _dispatch(self, *, fresh: bool = False) -> None:
         assert self.variant is not None
@@ -143,7 +167,30 @@ class Invocation(Exchange):
         self._body = []
         self._status = status
         if 200 <= status < 300:
+            try:
+                self._read_returned(headers)
+            except OSError as error:  # a full disk: a session that nobody could find again must not be announced
+                log.error("request %s: its session cannot be kept: %s", self.request_id, error)
+                self._give_back()
+                self._refuse(failures.internal())
+                return
             self.accepted(headers)
+
+    def _read_returned(self, headers: dict[str, str]) -> None:
+        """Keeps what the container says of its session; to NEW_SESSION either of two headers, by AWS's page and by AWS's library."""
+        door, target, route = self.client.door, self.target, self.route
+        assert target is not None
+        assert route is not None
+        if CUSTOM_ATTRIBUTES in headers:
+            self.returned.append((CUSTOM_ATTRIBUTES, headers[CUSTOM_ATTRIBUTES]))
+        opened = headers.get(NEW_SESSION) or headers.get(SESSION) if self.session == NEW else None
+        if opened:
+            session_id, expires = read_new_session(opened, door.clock())
+            door.sessions.remember(Session(session_id, route.endpoint.arn, target.name, target.epoch, expires))
+            self.returned.append((NEW_SESSION, opened))
+        if closed := headers.get(CLOSED_SESSION):
+            door.sessions.forget(route.endpoint.arn, closed.partition(";")[0].strip())
+            self.returned.append((CLOSED_SESSION, closed))
 
     def upstream_parts(self, parts: list[bytes]) -> None:
         if 200 <= self._status < 300:

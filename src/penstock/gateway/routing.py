@@ -33,6 +33,14 @@ class Route:
     def variant(self, name: str) -> VariantRoute | None:
         return next((one for one in self.variants if one.variant.name == name), None)
 
+    def holder(self, replica: str, epoch: int) -> tuple[VariantRoute, Target] | None:
+        """The replica of that id and epoch, with its variant; None where it is gone."""
+        for variant in self.variants:
+            for target in variant.targets:
+                if (target.name, target.epoch) == (replica, epoch):
+                    return variant, target
+        return None
+
     def by_weight(self, rng: Random) -> VariantRoute | None:
         """A variant drawn with probability weight over the sum of weights (AWS: ProductionVariant, InitialVariantWeight)."""
         variants = self.variants

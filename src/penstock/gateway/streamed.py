@@ -12,8 +12,9 @@ from struct import Struct
 from zlib import crc32
 
 from penstock.gateway import answers, failures
-from penstock.gateway.headers import STREAMED, from_container
+from penstock.gateway.headers import SESSION, STREAMED
 from penstock.gateway.invocation import Invocation
+from penstock.gateway.sessions import NEW
 from penstock.wire.eventstream import exception_frame, part_frame, part_head
 
 _TAIL = Struct("!I2s").pack
@@ -43,6 +44,8 @@ class StreamedInvocation(Invocation):
 
     def start(self) -> None:
         self._write = None
+        if self.head.headers.get(SESSION) == NEW:
+            raise failures.no_new_session_here()
         super().start()
 
     def allowance(self) -> float:
@@ -55,7 +58,7 @@ class StreamedInvocation(Invocation):
             ("x-amzn-requestid", self.request_id),
             ("x-amzn-invoked-production-variant", self.variant.variant.name),
             ("x-amzn-sagemaker-content-type", headers.get("content-type", "application/octet-stream")),
-            *from_container(headers),
+            *self.returned,
             ("date", answers.http_date(int(client.door.clock()))),
             ("content-type", "application/vnd.amazon.eventstream"),
         ]

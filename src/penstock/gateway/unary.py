@@ -6,7 +6,7 @@ Owns the plain answer. It is sent when it is whole, so that a container that die
 from __future__ import annotations
 
 from penstock.gateway import answers, failures
-from penstock.gateway.headers import UNARY, from_container
+from penstock.gateway.headers import UNARY
 from penstock.gateway.invocation import Invocation
 
 
@@ -26,7 +26,7 @@ class UnaryInvocation(Invocation):
         self._headers = [
             ("x-amzn-requestid", self.request_id),
             ("x-amzn-invoked-production-variant", self.variant.variant.name),
-            *from_container(headers),
+            *self.returned,
         ]
         if "content-type" in headers:
             self._headers.append(("content-type", headers["content-type"]))
