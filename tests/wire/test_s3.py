@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -22,6 +23,7 @@ from botocore.handlers import validate_bucket_name
 
 from penstock.control.neighbours.s3.service import S3Service
 from penstock.control.neighbours.s3.store import ObjectStore
+from tests.penstock_process import ACCESS_KEY, SECRET_KEY, Penstock
 from tests.wire.serving import ACCOUNT, SECRET, application, certificate, secret_of, serve
 
 MIB = 1024 * 1024
@@ -33,25 +35,45 @@ class Server:
     scheme: str
     ca: str | None
     root: Path
+    access_key: str = "AKIATEST"
+    secret: str = SECRET
     clients: list[Any] = field(default_factory=list)
 
-    def client(self, service: str = "s3", key: str = "AKIATEST", region: str = "us-east-1", **config: Any) -> Any:
+    def client(self, service: str = "s3", key: str = "", region: str = "us-east-1", **config: Any) -> Any:
         made = boto3.client(
             service,
             endpoint_url=f"{self.scheme}://127.0.0.1:{self.port}",
             region_name=region,
-            aws_access_key_id=key,
-            aws_secret_access_key=SECRET,
+            aws_access_key_id=key or self.access_key,
+            aws_secret_access_key=self.secret,
             verify=self.ca if self.ca else None,
             config=Config(retries={"total_max_attempts": 1}, **config),
         )
         self.clients.append(made)
         return made
 
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
 
-@pytest.fixture(scope="module", params=["http", "https"])
+
+@pytest.fixture(scope="module", params=["http", "https", "gateway http", "gateway https"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service alone, and all of Penstock round it."""
     directory = tmp_path_factory.mktemp("s3")
+    if request.param.startswith("gateway"):
+        penstock = Penstock(directory, {"PENSTOCK_OBJECT_BYTES": str(64 * MIB)})
+        try:
+            penstock.start()
+            scheme, paths = request.param.split()[1], penstock.paths
+            ca = str(paths.ca_certificate) if scheme == "https" else None
+            server = Server(penstock.state["ports"][scheme], scheme, ca, paths.buckets, ACCESS_KEY, SECRET_KEY)
+            yield server
+            server.close()
+            assert penstock.terminate() == 0
+        finally:
+            penstock.close()
+        return
     store = ObjectStore(directory / "buckets")
     store.prepare()
     tls = certificate(directory) if request.param == "https" else None
@@ -59,8 +81,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with serve(application({"s3": service.handle}), tls=tls) as port:
         server = Server(port, request.param, str(tls[0]) if tls else None, store.root)
         yield server
-        for client in server.clients:
-            client.close()
+        server.close()
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +135,8 @@ def test_a_bucket_elsewhere(server: Server) -> None:
 
 
 def test_another_account_sees_nothing(s3: Any, server: Server, bucket: str) -> None:
+    if server.access_key == ACCESS_KEY:
+        pytest.skip("all keys of a Penstock are of one account")
     other = server.client(key="AKIAOTHER")
     assert bucket not in [b["Name"] for b in other.list_buckets()["Buckets"]]
     for call in (other.list_objects_v2, other.delete_bucket, other.get_bucket_location):
@@ -556,17 +579,24 @@ def test_a_missing_bucket(s3: Any) -> None:
     assert caught.value.response["ResponseMetadata"]["HostId"]
 
 
-def test_virtual_hosts(server: Server, bucket: str, rng: random.Random) -> None:
-    """The Host header that a client sends which resolves `BUCKET.s3.REGION.amazonaws.com` to us."""
+def test_virtual_hosts(server: Server, bucket: str) -> None:
+    """The Host header of a client for which `BUCKET.s3.REGION.amazonaws.com` leads to us: it is under the signature."""
     server.client().put_object(Bucket=bucket, Key="a/b", Body=b"data")
-    for host in (
-        f"{bucket}.s3.localhost:{server.port}",
-        f"{bucket}.s3.us-east-1.amazonaws.com",
-        f"{bucket}.s3.amazonaws.com",
-    ):
+    names = [f"s3.localhost:{server.port}", "s3.us-east-1.amazonaws.com", "s3.amazonaws.com"]
+    for name in names:
+        virtual = boto3.client(
+            "s3",
+            endpoint_url=f"https://{name}",
+            region_name="us-east-1",
+            aws_access_key_id=server.access_key,
+            aws_secret_access_key=server.secret,
+            config=Config(s3={"addressing_style": "virtual"}, signature_version="s3v4"),
+        )
+        url = urlsplit(virtual.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a/b"}))
+        assert url.netloc == f"{bucket}.{name}"
         pool: Any = urllib3.PoolManager(ca_certs=server.ca)
-        url = f"{server.scheme}://127.0.0.1:{server.port}/a/b"
-        with pool.request("GET", url, headers={"Host": host}, preload_content=False) as answer:
+        ours = f"{server.scheme}://127.0.0.1:{server.port}{url.path}?{url.query}"
+        with pool.request("GET", ours, headers={"Host": url.netloc}, preload_content=False) as answer:
             assert answer.read() == b"data"
         pool.clear()
 

@@ -10,11 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock import routes
 from penstock.control.service import caller_of, to_starlette
@@ -62,9 +60,12 @@ class Dispatch:
         log.info("%s %d", what, response.status_code, extra={"fields": fields})
 
 
-def make_app(services: Mapping[str, Service]) -> Starlette:
-    """The app. `services` by the service of the signature's scope (`sagemaker`, `s3` …)."""
-    return Starlette(routes=[Route("/{path:path}", Dispatch(services), methods=None)])
+def make_app(services: Mapping[str, Service]) -> ASGIApp:
+    """The app. `services` by the service of the signature's scope (`sagemaker`, `s3` …).
+
+    No router stands before it: paths are S3 keys, and Starlette's patterns do not match one with a line break.
+    """
+    return Dispatch(services)
 
 
 def _unknown(service: str, request_id: str) -> Response:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -23,8 +24,8 @@ from penstock.wire.sigv4 import Request, derive_key, is_hash, read_claim
 
 T = TypeVar("T")
 _PIECE = 1024 * 1024
-_DRAIN_BYTES = 16 * 1024 * 1024
-_DRAIN_S = 2.0
+_DRAIN_BYTES = 1024**3
+_DRAIN_S = 5.0
 
 Secrets = Callable[[str], str | None]
 """The secret of an access key."""
@@ -65,19 +66,16 @@ class Stream:
             self._broken = True  # the iterator was closed in the middle: what it gives from now on is no end
             raise errors.request_timeout() from None
 
-    async def drain(self, limit: int = _DRAIN_BYTES, deadline_s: float = _DRAIN_S) -> bool:
-        """Reads and drops what is left, so that an early answer reaches a client that still sends.
+    async def drain(self, limit: int = _DRAIN_BYTES, idle_s: float = _DRAIN_S) -> bool:
+        """Reads and drops what is left: a connection that is closed on a sender takes the answer with it.
 
         False where that is too much, or where the client was never told to send: then the connection is of no more use.
         """
         if self._awaited or self._broken:
             return False
-        try:
-            async with asyncio.timeout(deadline_s):
-                while not self.ended and limit > 0:
-                    limit -= len(await self.next(deadline_s) or b"")
-        except (TimeoutError, AwsError):
-            pass
+        with suppress(AwsError):
+            while not self.ended and limit > 0:
+                limit -= len(await self.next(idle_s) or b"")
         return self.ended
 
 
