@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from penstock.chat.launch import base_path
 from tests.waiting import until
@@ -39,6 +39,7 @@ NOBODYS_AWS = {
 }
 
 Serve = Callable[..., str]
+expect.set_options(timeout=30_000)  # ms; two cores shared by the browser, the page, Penstock and its replicas
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

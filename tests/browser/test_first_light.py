@@ -104,7 +104,7 @@ def test_the_text_grows_and_a_stop_ends_the_generation(page: Page, serve: Serve,
     penstock.deploy("slow", "penstock/scripted", {"PENSTOCK_SCRIPT": json.dumps(SLOW)})
     page.goto(serve({"endpoint_name": "slow"}, home=penstock.home))
     ask(page, "say it again")
-    expect(page.get_by_text("again again")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("again again")).to_be_visible()
     grown = lengths(page, 5)
     assert grown == sorted(set(grown))
     page.get_by_role("button", name="Stop").click()
@@ -120,11 +120,11 @@ def test_the_text_grows_and_a_stop_ends_the_generation(page: Page, serve: Serve,
 def test_a_dead_endpoint_is_shown_as_an_error(page: Page, serve: Serve, penstock: Running) -> None:
     penstock.deploy("dying", "penstock/scripted", {"PENSTOCK_SCRIPT": json.dumps(SLOW)})
     page.goto(serve({"endpoint_name": "dying"}, home=penstock.home))
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled(timeout=30_000)
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled()
     penstock.sagemaker.delete_endpoint(EndpointName="dying")
     ask(page, "are you there?")
     alert = page.get_by_test_id("stAlert")
-    expect(alert).to_contain_text("That endpoint is not there.", timeout=30_000)
+    expect(alert).to_contain_text("That endpoint is not there.")
     expect(alert).to_contain_text("Endpoint dying of account 123456789012 not found.")
 
 
@@ -149,10 +149,10 @@ def test_the_bundled_model_answers_the_suggested_prompts(
 ) -> None:
     penstock.deploy(name, image, variables)
     page.goto(serve({"endpoint_name": name}, home=penstock.home))
-    expect(page.get_by_text("toy model")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("toy model")).to_be_visible()
     for number, suggestion in enumerate(SUGGESTIONS, start=1):
         page.get_by_role("button", name=suggestion).click()
-        expect(page.get_by_test_id("stChatMessage")).to_have_count(2 * number, timeout=30_000)
+        expect(page.get_by_test_id("stChatMessage")).to_have_count(2 * number)
         expect(page.get_by_test_id("stChatMessage").last).to_contain_text(
             re.compile(r"first token [\d.]+ s"), timeout=30_000
         )

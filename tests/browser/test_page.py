@@ -54,9 +54,9 @@ def lengths(page: Page, count: int) -> list[int]:
 def test_type_and_watch_the_answer_grow_then_stop_it(page: Page, serve: Serve, fake: FakeSageMaker) -> None:
     endpoint = fake.endpoints["falcon"]
     page.goto(serve({"AWS_ENDPOINT_URL": fake.url}))
-    expect(page).to_have_title("Penstock chat", timeout=30_000)
+    expect(page).to_have_title("Penstock chat")
     ask(page, "what is life?")
-    expect(page.get_by_text("word1 ")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("word1 ")).to_be_visible()
     grown = lengths(page, 5)
     assert grown == sorted(set(grown))
     assert endpoint.sent < len(WORDS)
@@ -88,22 +88,22 @@ def test_errors_are_shown_as_errors(page: Page, serve: Serve, fake: FakeSageMake
     page.goto(serve({"AWS_ENDPOINT_URL": fake.url, "endpoint_name": "breaks"}))
     ask(page, "hello")
     alert = page.get_by_test_id("stAlert")
-    expect(alert).to_contain_text("Your model primary did not complete in time.", timeout=30_000)
+    expect(alert).to_contain_text("Your model primary did not complete in time.")
     assert "Half an answer" in answer(page)
     del fake.endpoints["breaks"]
     ask(page, "are you there?")
-    expect(alert.last).to_contain_text("That endpoint is not there.", timeout=30_000)
+    expect(alert.last).to_contain_text("That endpoint is not there.")
 
 
 def test_a_new_question_stops_the_old_answer(page: Page, serve: Serve, fake: FakeSageMaker) -> None:
     endpoint = fake.endpoints["falcon"]
     page.goto(serve({"AWS_ENDPOINT_URL": fake.url}))
     ask(page, "one")
-    expect(page.get_by_text("word1 ")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("word1 ")).to_be_visible()
     ask(page, "two")
     assert endpoint.client_left.wait(5)
     until(lambda: len(endpoint.bodies) == 2, what="the second question")
-    expect(page.get_by_test_id("stChatMessage")).to_have_count(4, timeout=30_000)
+    expect(page.get_by_test_id("stChatMessage")).to_have_count(4)
     assert "stopped" in page.get_by_test_id("stChatMessage").nth(1).inner_text()
 
 
@@ -111,7 +111,7 @@ def test_closing_the_tab_stops_the_answer(page: Page, serve: Serve, fake: FakeSa
     endpoint = fake.endpoints["falcon"]
     page.goto(serve({"AWS_ENDPOINT_URL": fake.url}))
     ask(page, "one")
-    expect(page.get_by_text("word1 ")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("word1 ")).to_be_visible()
     page.close()
     assert endpoint.client_left.wait(10)
     assert endpoint.sent < len(WORDS)
@@ -136,5 +136,5 @@ def test_under_studios_path(page: Page, serve: Serve, fake: FakeSageMaker, cut_o
 def chat(page: Page, url: str) -> None:
     page.goto(url)
     ask(page, "what is life?")
-    expect(page.get_by_text(re.compile("200 tokens"))).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(re.compile("200 tokens"))).to_be_visible()
     assert "word199" in answer(page)

@@ -139,12 +139,9 @@ def no_endpoint(listing: Listing) -> None:
     )
 
 
-def settle(generation: Generation) -> Answer | None:
+def settle(generation: Generation, messages: list[Message]) -> Answer | None:
     """Ends the generation, if it runs, and keeps what came of it. None where another run of the script has done so."""
-    answer = generation.settle()
-    if answer is not None:
-        st.session_state.messages.append(Message("assistant", answer.text, answer))
-    return answer
+    return generation.settle(lambda answer: messages.append(Message("assistant", answer.text, answer)))
 
 
 def answer_last(settings: Settings) -> None:
@@ -165,7 +162,7 @@ def answer_last(settings: Settings) -> None:
                 place.markdown(markdown(so_far.text) + " ▍" if so_far.text else ":gray[▍]")
                 so_far = generation.wait(so_far, _TICK_S)
         finally:
-            answer = settle(generation)
+            answer = settle(generation, messages)
         place.empty()
         button.empty()
         if answer is not None:
@@ -177,7 +174,7 @@ def page() -> None:
     st.set_page_config(page_title="Penstock chat", page_icon=":material/water_drop:", layout="centered")
     st.session_state.setdefault("messages", [])
     if (interrupted := st.session_state.pop("generation", None)) is not None:
-        settle(interrupted)
+        settle(interrupted, st.session_state.messages)
     settings = left_pane()
     st.title("Penstock chat")
     if settings.endpoint is None:

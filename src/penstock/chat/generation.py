@@ -122,8 +122,11 @@ class Generation:
                 self._changed.wait(timeout_s)
             return self._answer
 
-    def settle(self) -> Answer | None:
-        """Ends the generation, if it runs, and gives what came of it; None but for the first caller. Takes no time."""
+    def settle(self, keep: Callable[[Answer], object]) -> Answer | None:
+        """Ends the generation, if it runs, and gives what came of it; None but for the first caller. Takes no time.
+
+        The first caller's `keep` is called with the answer; when any other returns, that has been done.
+        """
         with self._changed:
             if self._settled:
                 return None
@@ -131,6 +134,7 @@ class Generation:
             if not self._answer.done:
                 self._answer = replace(self._answer, done=True, stopped=True)
             self._changed.notify_all()
+            keep(self._answer)
         self._connections.sever()
         return self._answer
 

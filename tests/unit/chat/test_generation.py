@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ def test_an_answer_and_its_figures(sagemaker: Start) -> None:
     assert answer.first_s is not None
     assert 0.02 <= answer.first_s < answer.last_s
     assert answer.tokens_per_s == pytest.approx(2 / (answer.last_s - answer.first_s))
-    assert generation.settle() == answer
-    assert generation.settle() is None
+    kept: list[Answer] = []
+    assert generation.settle(kept.append) == answer
+    assert generation.settle(kept.append) is None
+    assert kept == [answer]
     assert fake.endpoints["e"].bodies == [{"inputs": "hello"}]
     assert generation.join(5)
 
@@ -64,7 +67,7 @@ def test_settling_closes_the_connection_at_once(
     else:
         assert generation.wait(generation.wait(None, 0), 10).text
         endpoint.pause_s = 60
-    answer = generation.settle()
+    answer = generation.settle(lambda answer: None)
     assert answer is not None
     assert (answer.done, answer.stopped, answer.problem) == (True, True, None)
     assert answer.text.startswith("" if silent else "Hello")
@@ -72,6 +75,32 @@ def test_settling_closes_the_connection_at_once(
     assert generation.join(5)
     assert len(endpoint.bodies) == 1  # nothing tried again
     assert generation.wait(None, 0) == answer  # what came after does not change it
+
+
+def test_who_settles_second_finds_the_answer_kept(sagemaker: Start) -> None:
+    """Two runs of the page's script settle one generation at the same time; the second then shows what the first kept."""
+    sagemaker(e=FakeEndpoint(says("Hello", *[" again"] * 50), pause_s=0.01))
+    generation = Generation("e", BODY)
+    kept: list[Answer] = []
+    keeping, may_keep = threading.Event(), threading.Event()
+
+    def keep(answer: Answer) -> None:
+        keeping.set()
+        assert may_keep.wait(10)
+        kept.append(answer)
+
+    first = threading.Thread(target=generation.settle, args=(keep,))
+    first.start()
+    assert keeping.wait(10)
+    seen: list[tuple[Answer | None, int]] = []
+    second = threading.Thread(target=lambda: seen.append((generation.settle(kept.append), len(kept))))
+    second.start()
+    second.join(0.2)
+    assert seen == []
+    may_keep.set()
+    second.join(10)
+    first.join(10)
+    assert seen == [(None, 1)]
 
 
 def test_a_break_in_the_middle_keeps_the_text(sagemaker: Start) -> None:

@@ -25,7 +25,7 @@ def test_no_request_goes_out(sagemaker: Start) -> None:
 
     generation = Generation("e", b"{}", client=client)
     assert making.wait(10)
-    answer = generation.settle()
+    answer = generation.settle(lambda answer: None)
     stopped.set()
     assert answer is not None
     assert answer.stopped
