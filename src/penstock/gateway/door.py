@@ -51,7 +51,7 @@ class Door:
         self.loop = loop
         self.settings = settings
         self.limits = settings.limits
-        self.routes = Routes()
+        self.routes = Routes(settings.workers)
         self.sessions = Sessions(settings.paths.run / "sessions.jsonl")
         self.control = control
         self.notify = notify

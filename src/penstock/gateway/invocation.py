@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 
 from penstock.errors import AwsError
@@ -39,6 +40,7 @@ class Invocation(Exchange):
         "admission",
         "begun",
         "endpoint_name",
+        "left",
         "returned",
         "route",
         "session",
@@ -59,6 +61,7 @@ class Invocation(Exchange):
         self.upstream: Upstream | None = None
         self.tried: list[Target] = []
         self.session = ""
+        self.left = False
         self.returned: list[tuple[str, str]] = []
         """What of the container's headers the client sees beside the content's type."""
         self._dial: Dial | None = None
@@ -131,22 +134,60 @@ class Invocation(Exchange):
         found = route.holder(held.replica, held.epoch) if held else None
         if found is None:
             raise failures.no_such_session(self.session, self.endpoint_name)
-        self.variant = VariantRoute(found[0].variant, (found[1],))
+        self.variant = replace(found[0], targets=(found[1],))
 
-    def _dispatch(self, *, fresh: bool = False) -> None:
+    def _dispatch(self, *, waited: bool = False) -> None:
+        """Sends the request to a replica, or waits for one with room. Raises AwsError where there is neither."""
         assert self.variant is not None
         assert self.route is not None
-        door = self.client.door
-        target = self.target if fresh and self.target else choose(self.variant, door.rng, self.tried)
-        if target is None:
+        door, queue = self.client.door, self.variant.queue
+        if len(queue) and not waited:
+            queue.join(self)  # nobody overtakes those who wait
+            return
+        target = choose(self.variant, door.rng, self.tried)
+        if target is not None:
+            self._take(target)
+            self._dial = reach(door.loop, target, self)
+        elif len(self.tried) < len(self.variant.targets):
+            queue.join(self, first=waited)
+        else:
             raise failures.no_response(self.route.endpoint)
-        self._take(target)
-        self._dial = reach(door.loop, target, self, fresh=fresh)
+
+    def go_on(self) -> None:
+        """The queue's turn has come to this request, or its variant's replicas have changed."""
+        self.client.door.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self.left or self.target is not None:
+            if self.variant is not None:
+                self.variant.queue.freed()  # the room that was meant for this one is the next one's
+            return
+        try:
+            self._look_again()
+            self._dispatch(waited=True)
+        except AwsError as error:
+            self._refuse(error)
+
+    def _look_again(self) -> None:
+        """Finds the endpoint in the table of now: it may have other replicas than when the wait began, or none. Raises AwsError."""
+        assert self.route is not None
+        assert self.variant is not None
+        old = self.route.endpoint
+        self.route = self.client.door.routes.route(old.account, old.region, old.name)
+        if self.route is None:
+            raise failures.no_such_endpoint(old.name, old.account)
+        if self.session and self.session != NEW:
+            self._follow_session(self.route)
+        else:
+            name = self.variant.variant.name
+            self._draw_variant(self.route, name if self.route.variant(name) else None)
 
     def _take(self, target: Target | None) -> None:
         """Counts this request against `target`, and no more against the one before."""
         if self.target is not None:
             self.target.outstanding -= 1
+            if self.variant is not None and self.variant.room:
+                self.variant.queue.freed()
         self.target = target
         if target is not None:
             target.outstanding += 1
@@ -216,7 +257,7 @@ class Invocation(Exchange):
         assert self.route is not None
         if failure is Failure.UNTOUCHED and not self._resent:
             self._resent = True
-            self._dispatch(fresh=True)
+            self._dial = reach(self.client.door.loop, target, self, fresh=True)
             return
         self.client.door.unreachable(target)
         self._take(None)
@@ -269,7 +310,10 @@ class Invocation(Exchange):
         self._give_back()
 
     def _give_back(self) -> None:
-        """Leaves the replica, at once and whatever it is doing."""
+        """Leaves the replica, or the queue, at once and whatever it is doing."""
+        self.left = True
+        if self.variant is not None:
+            self.variant.queue.leave(self)
         if self._dial is not None:
             self._dial.cancel()
         if self.upstream is not None:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 
+from penstock.gateway.limits import Queue, full_at
 from penstock.gateway.upstream import Target
 from penstock.routes import AccessKey, Endpoint, Replica, RoutingTable, Variant
 from penstock.wire import sigv4
@@ -21,6 +22,9 @@ class VariantRoute:
 
     variant: Variant
     targets: tuple[Target, ...]
+    queue: Queue
+    room: int = 0
+    """Requests in flight per replica through this worker; 0 is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,12 @@ class Route:
 
 
 def choose(route: VariantRoute, rng: Random, tried: Collection[Target] = ()) -> Target | None:
-    """A replica that has not been tried: any, or one with the fewest requests in flight. None when there is none left."""
+    """A replica that has room and has not been tried: any, or one with the fewest requests in flight. None when there is none."""
     targets = route.targets
     if tried:
         targets = tuple(target for target in targets if target not in tried)
+    if route.room:
+        targets = tuple(target for target in targets if target.outstanding < route.room)
     if len(targets) < 2:
         return targets[0] if targets else None
     if route.variant.routing == "LEAST_OUTSTANDING_REQUESTS":
@@ -73,8 +79,10 @@ def choose(route: VariantRoute, rng: Random, tried: Collection[Target] = ()) -> 
 class Routes:
     """The table in force. `apply` swaps it whole between two requests; requests in flight keep what they began with."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
         self.version = -1
+        self._workers = workers
+        self._queues: dict[tuple[str, str], Queue] = {}
         self._routes: dict[tuple[str, str, str], Route] = {}
         self._keys: dict[str, AccessKey] = {}
         self._secrets: dict[str, sigv4.Key] = {}
@@ -90,6 +98,12 @@ class Routes:
         for replica, target in old.items():
             if replica not in self._targets:
                 target.retire()
+        queues, self._queues = self._queues, {}
+        for route in self._routes.values():
+            for variant in route.variants:
+                self._queues[route.endpoint.arn, variant.variant.name] = variant.queue
+        for queue in queues.values():
+            queue.changed()
 
     def _route(self, endpoint: Endpoint, old: dict[Replica, Target]) -> Route:
         variants = []
@@ -101,7 +115,10 @@ class Routes:
                     target = Target((replica.host, replica.port), replica.id, replica.epoch)
                 self._targets[replica] = target
                 targets.append(target)
-            variants.append(VariantRoute(variant, tuple(targets)))
+            room = full_at(variant.max_concurrency, self._workers)
+            queue = self._queues.setdefault((endpoint.arn, variant.name), Queue())
+            queue.bound = room * len(targets)
+            variants.append(VariantRoute(variant, tuple(targets), queue, room))
         return Route(endpoint, tuple(variants))
 
     def route(self, account: str, region: str, name: str) -> Route | None:

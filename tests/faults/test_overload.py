@@ -1,0 +1,102 @@
+"""More requests than the replicas may take: a bounded queue in order, then 503 at once, and never a hang."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from penstock.routes import Variant
+from tests.waiting import until, until_async
+from tests.wire.gateway_fixture import House, Scripted, Seen, Wire, answering, echo
+from tests.wire.raw import connect, read_answer, signed
+
+
+class Gate:
+    """Replicas that answer when told to, and count what they hold."""
+
+    def __init__(self, house: House, replicas: int, max_concurrency: int) -> None:
+        self.open = threading.Event()
+        self.held = self.most = 0
+        self.order: list[str] = []
+        self.house = house
+
+        async def hold(request: Seen, wire: Wire) -> None:
+            self.held += 1
+            self.most = max(self.most, self.held)
+            self.order.append(request.body.decode())
+            await until_async(self.open.is_set, deadline_s=60)
+            self.held -= 1
+            await echo(request, wire)
+
+        self.replicas: list[Scripted] = [house.replica(answering(hold)) for _ in range(replicas)]
+        self.variant = Variant(
+            "v",
+            1.0,
+            tuple(one.replica for one in self.replicas),
+            routing="LEAST_OUTSTANDING_REQUESTS",
+            max_concurrency=max_concurrency,
+        )
+        house.endpoint("ep", self.variant)
+
+    def ask(self, text: str) -> socket.socket:
+        """Sends a request; when this returns the gateway has passed it on, put it in the queue, or answered it."""
+        sock = connect(self.house, 30)
+        sock.sendall(signed(self.house, "/endpoints/ep/invocations", text.encode()))
+        with connect(self.house) as probe:
+            for _ in range(5):  # what came earlier is dealt with by the time that several later requests are answered
+                probe.sendall(signed(self.house, "/endpoints/nowhere/invocations", b""))
+                assert read_answer(probe).status == 400
+        return sock
+
+
+def answers(*socks: socket.socket) -> list[str]:
+    """Body of each 200, status of any other answer."""
+    told = []
+    for sock in socks:
+        with sock:
+            answer = read_answer(sock)
+            told.append(answer.body.decode() if answer.status == 200 else str(answer.status))
+    return told
+
+
+def test_a_bounded_queue_in_order_then_503(house: House) -> None:
+    gate = Gate(house, replicas=2, max_concurrency=2)
+    running = [gate.ask(f"run{n}") for n in range(4)]
+    until(lambda: gate.held == 4)
+    waiting = [gate.ask(f"wait{n}") for n in range(4)]
+    assert answers(gate.ask("too many")) == ["503"]
+    gate.open.set()
+    assert answers(*running) == [f"you said run{n}" for n in range(4)]
+    assert answers(*waiting) == [f"you said wait{n}" for n in range(4)]
+    assert gate.most == 4
+    assert sorted(gate.order[4:6]) == ["wait0", "wait1"]
+    assert answers(gate.ask("after")) == ["you said after"]
+
+
+def test_who_leaves_the_queue_makes_room(house: House) -> None:
+    gate = Gate(house, replicas=1, max_concurrency=1)
+    running = gate.ask("run")
+    until(lambda: gate.held == 1)
+    gate.ask("leaves").close()
+    waiting = gate.ask("stays")
+    assert answers(gate.ask("too many")) == ["503"]
+    gate.open.set()
+    assert answers(running, waiting) == ["you said run", "you said stays"]
+    assert "leaves" not in gate.order
+
+
+def test_a_new_replica_takes_from_the_queue_and_a_deleted_endpoint_empties_it(house: House) -> None:
+    gate = Gate(house, replicas=1, max_concurrency=1)
+    running = gate.ask("run")
+    until(lambda: gate.held == 1)
+    waiting = gate.ask("wait")
+    more = house.replica(answering(echo))
+    house.endpoint("ep", Variant("v", 1.0, (*gate.variant.replicas, more.replica), max_concurrency=1))
+    assert answers(waiting) == ["you said wait"]
+    house.endpoint("ep", gate.variant)
+    waiting = gate.ask("wait again")
+    del house.endpoints["ep"]
+    house.publish()
+    assert answers(waiting) == ["400"]
+    gate.open.set()
+    assert answers(running) == ["you said run"]

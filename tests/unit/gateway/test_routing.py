@@ -1,0 +1,97 @@
+"""Which variant and which replica: weights, counts, limits, and what a new table keeps of the old one."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from penstock.gateway.limits import full_at
+from penstock.gateway.routing import Routes, choose
+from penstock.routes import Endpoint, Replica, RoutingStrategy, RoutingTable, Variant
+
+
+def table(*variants: Variant, version: int = 1) -> RoutingTable:
+    return RoutingTable(version, (Endpoint("ep", "arn", "us-east-1", "1", variants),))
+
+
+def variant(
+    name: str = "v", weight: float = 1.0, replicas: int = 1, routing: RoutingStrategy = "RANDOM", room: int = 0
+) -> Variant:
+    places = tuple(Replica(f"{name}{n}", 1, "127.0.0.1", 1000 + n) for n in range(replicas))
+    return Variant(name, weight, places, routing=routing, max_concurrency=room)
+
+
+def routed(*variants: Variant) -> Routes:
+    routes = Routes()
+    routes.apply(table(*variants))
+    return routes
+
+
+def test_an_endpoint_is_of_one_account_and_region() -> None:
+    routes = routed(variant())
+    assert routes.route("1", "us-east-1", "ep")
+    assert routes.route("2", "us-east-1", "ep") is None
+    assert routes.route("1", "eu-west-1", "ep") is None
+    assert routes.route("1", "us-east-1", "EP") is None
+
+
+def test_variants_are_drawn_by_weight(rng: random.Random) -> None:
+    route = routed(variant("a", 3), variant("b", 1), variant("off", 0)).route("1", "us-east-1", "ep")
+    assert route is not None
+    drawn = Counter(one.variant.name for _ in range(8000) if (one := route.by_weight(rng)))
+    assert set(drawn) == {"a", "b"}
+    assert 0.70 < drawn["a"] / 8000 < 0.80
+
+
+def test_random_reaches_every_replica_and_spares_the_tried(rng: random.Random) -> None:
+    route = routed(variant(replicas=4)).route("1", "us-east-1", "ep")
+    assert route is not None
+    one = route.variants[0]
+    assert {choose(one, rng) for _ in range(200)} == set(one.targets)
+    assert {choose(one, rng, one.targets[:3]) for _ in range(50)} == {one.targets[3]}
+    assert choose(one, rng, one.targets) is None
+
+
+def test_least_outstanding_takes_the_least_busy(rng: random.Random) -> None:
+    route = routed(variant(replicas=3, routing="LEAST_OUTSTANDING_REQUESTS")).route("1", "us-east-1", "ep")
+    assert route is not None
+    one = route.variants[0]
+    one.targets[0].outstanding, one.targets[1].outstanding = 2, 1
+    assert {choose(one, rng) for _ in range(50)} == {one.targets[2]}
+    one.targets[2].outstanding = 1
+    assert {choose(one, rng) for _ in range(100)} == set(one.targets[1:])
+
+
+def test_a_full_replica_gets_nothing(rng: random.Random) -> None:
+    route = routed(variant(replicas=2, room=1)).route("1", "us-east-1", "ep")
+    assert route is not None
+    one = route.variants[0]
+    one.targets[0].outstanding = 1
+    assert {choose(one, rng) for _ in range(50)} == {one.targets[1]}
+    one.targets[1].outstanding = 1
+    assert choose(one, rng) is None
+    assert one.queue.bound == 2
+
+
+def test_workers_share_a_limit() -> None:
+    assert [full_at(*pair) for pair in ((0, 4), (1, 4), (8, 4), (9, 4), (5, 0))] == [0, 1, 2, 3, 5]
+
+
+def test_a_new_table_keeps_targets_and_retires_those_that_went() -> None:
+    routes = routed(variant(replicas=2))
+    before = routes.route("1", "us-east-1", "ep")
+    assert before is not None
+    routes.apply(table(variant(replicas=1), version=2))
+    after = routes.route("1", "us-east-1", "ep")
+    assert after is not None
+    assert after.variants[0].targets[0] is before.variants[0].targets[0]
+    assert after.variants[0].queue is before.variants[0].queue
+    assert before.variants[0].targets[1].gone
+    assert not before.variants[0].targets[0].gone
+
+
+def test_a_new_epoch_is_another_target() -> None:
+    routes = Routes()
+    for epoch in (1, 2):
+        routes.apply(table(Variant("v", 1.0, (Replica("r", epoch, "127.0.0.1", 1),)), version=epoch))
+    assert [target.epoch for target in routes.targets] == [2]
