@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import io
 import os
 import random
@@ -17,12 +18,16 @@ import boto3
 import pytest
 import urllib3
 from boto3.s3.transfer import TransferConfig
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from botocore.handlers import validate_bucket_name
 
 from penstock.control.neighbours.s3.service import S3Service
 from penstock.control.neighbours.s3.store import ObjectStore
+from penstock.wire.sigv4 import derive_key
 from tests.penstock_process import ACCESS_KEY, SECRET_KEY, Penstock
 from tests.wire.serving import ACCOUNT, SECRET, application, certificate, secret_of, serve
 
@@ -614,3 +619,44 @@ def test_presigned_urls(server: Server, bucket: str) -> None:
     with pool.request("GET", get, preload_content=False) as answer:
         assert (answer.read(), answer.headers["content-type"]) == (b"presigned", "text/x")
     pool.clear()
+
+
+class _ChunkSigned(S3SigV4Auth):  # type: ignore[misc]
+    """botocore's signature over a body whose chunks carry their own."""
+
+    def payload(self, request: Any) -> str:
+        return "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+
+
+@pytest.mark.parametrize("damage", ["", "data", "signature"])
+def test_signed_chunks(server: Server, bucket: str, damage: str) -> None:
+    """As the SDKs for Java and Go upload over plain http."""
+    data = [b"a" * 70_000, b"b" * 10]
+    url = f"{server.scheme}://127.0.0.1:{server.port}/{bucket}/signed"
+    headers = {"x-amz-decoded-content-length": str(sum(map(len, data))), "content-encoding": "aws-chunked"}
+    asked = AWSRequest("PUT", url, headers=headers)
+    _ChunkSigned(Credentials(server.access_key, server.secret), "s3", "us-east-1").add_auth(asked)
+    time, seed = asked.headers["X-Amz-Date"], asked.headers["Authorization"].rpartition("Signature=")[2]
+    scope = f"{time[:8]}/us-east-1/s3/aws4_request"
+    key, previous, body = derive_key(server.secret, time[:8], "us-east-1", "s3"), seed, b""
+    for chunk in [*data, b""]:
+        digests = f"{hashlib.sha256().hexdigest()}\n{hashlib.sha256(chunk).hexdigest()}"
+        text = f"AWS4-HMAC-SHA256-PAYLOAD\n{time}\n{scope}\n{previous}\n{digests}"
+        previous = hmac.digest(key, text.encode(), "sha256").hex()
+        body += b"%x;chunk-signature=%b\r\n%b\r\n" % (len(chunk), previous.encode(), chunk)
+    if damage == "data":
+        body = body.replace(b"bbb", b"bab")
+    elif damage == "signature":
+        body = body.replace(previous.encode(), b"0" * 64)
+    pool: Any = urllib3.PoolManager(ca_certs=server.ca)
+    with pool.request("PUT", url, headers=dict(asked.headers), body=body, preload_content=False) as answer:
+        told = answer.read()
+        assert (answer.status, b"SignatureDoesNotMatch" in told) == ((403, True) if damage else (200, False)), told
+    pool.clear()
+    s3 = server.client()
+    if damage:
+        assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    else:
+        got = s3.get_object(Bucket=bucket, Key="signed")
+        assert got["Body"].read() == b"".join(data)
+        assert "ContentEncoding" not in got
