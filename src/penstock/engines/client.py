@@ -79,7 +79,7 @@ class EngineProcess:
         options: EngineOptions,
         *,
         timeout_s: float = 1200.0,
-        command: Sequence[str] = (sys.executable, "-m", "penstock.engines"),
+        command: Sequence[str] = (sys.executable, "-P", "-m", "penstock.engines"),
         stall_s: float = STALL_S,
     ) -> EngineProcess:
         """Start the process and wait until its model is loaded. Raises LoadFailed, with the process gone."""
