@@ -5,7 +5,9 @@ Owns the passage from a request's head to a verified identity. It must never rea
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
+from hashlib import sha256
 
 from penstock.errors import AwsError
 from penstock.gateway.answers import dialect_of
@@ -14,6 +16,13 @@ from penstock.gateway.routing import Routes
 from penstock.routes import AccessKey
 from penstock.wire import refusals, sigv4
 from penstock.wire.refusals import Dialect
+
+BEARER = "sagemaker-api-key-"
+"""How the tokens of the OpenAI route begin."""
+MAX_BEARER_S = 12 * 3600
+"""Longest life of such a token."""
+
+_NOTHING = sha256().hexdigest()
 
 
 @dataclass(slots=True)
@@ -24,11 +33,13 @@ class Admission:
     claim: sigv4.Claim
     key: sigv4.Key
     dialect: Dialect
+    bearer: bool = False
+    """Whether a token stands for the signature: it names a caller, and covers nothing of the request."""
 
     @property
     def needs_body(self) -> bool:
         """Whether the signature can be checked only with the body's hash."""
-        return sigv4.needs_body(self.claim)
+        return not self.bearer and sigv4.needs_body(self.claim)
 
     @property
     def body_hash(self) -> str | None:
@@ -37,7 +48,7 @@ class Admission:
 
     def check(self, body_sha256: str = "") -> sigv4.Identity:
         """The identity, now that what stands for the body is known. Raises AwsError on a signature that does not hold."""
-        payload = self.claim.content or body_sha256
+        payload = self.claim.content or (_NOTHING if self.bearer else body_sha256)
         return sigv4.check_signature(self.request, self.claim, self.key, payload, self.dialect)
 
     def wrong_body(self) -> AwsError:
@@ -51,6 +62,35 @@ def admit(head: Head, keys: sigv4.KeyLookup, now: float, skew: float) -> Admissi
     claim = sigv4.read_claim(request, dialect)
     key = sigv4.admit(request, claim, keys=keys, now=now, skew=skew, dialect=dialect)
     return Admission(request, claim, key, dialect)
+
+
+def admit_bearer(head: Head, keys: sigv4.KeyLookup, now: float, skew: float) -> Admission:
+    """The same for `Authorization: Bearer sagemaker-api-key-…`: the token is a presigned request for CallWithBearerToken, in base64.
+
+    AWS's page: "OpenAI-compatible endpoints" of SageMaker's real-time inference.
+    """
+    dialect: Dialect = "rest-json"
+    request = _read_bearer(head.headers["authorization"].partition(" ")[2].strip())
+    if request is None:
+        raise refusals.unknown_key(dialect, "")
+    claim = sigv4.read_claim(request, dialect)
+    if claim.expires is None or claim.expires > MAX_BEARER_S or claim.service != "sagemaker":
+        raise refusals.malformed_query(dialect, f"A bearer token lives at most {MAX_BEARER_S} seconds.")
+    key = sigv4.admit(request, claim, keys=keys, now=now, skew=skew, dialect=dialect)
+    return Admission(request, claim, key, dialect, bearer=True)
+
+
+def _read_bearer(token: str) -> sigv4.Request | None:
+    """The presigned request in a token, None where it is none. Its `Version=1` is put behind the signature, not under it."""
+    try:
+        url = base64.b64decode(token.removeprefix(BEARER), validate=True).decode("ascii")
+    except ValueError:
+        return None
+    host, _, query = url.partition("/?")
+    query = query.removesuffix("&Version=1")
+    if not token.startswith(BEARER) or "Action=CallWithBearerToken" not in query.split("&"):
+        return None
+    return sigv4.Request("POST", "/", query, {"host": host})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,18 @@ from urllib.parse import unquote
 
 from penstock.errors import AwsError
 from penstock.gateway import failures
-from penstock.gateway.authenticate import Admission, admit
+from penstock.gateway.authenticate import Admission, admit, admit_bearer
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
+from penstock.gateway.headers import INFERENCE_COMPONENT
 from penstock.gateway.invocation import Invocation
+from penstock.gateway.openai import OpenAIInvocation
 from penstock.gateway.relay import Relay
 from penstock.gateway.streamed import StreamedInvocation
 from penstock.gateway.unary import UnaryInvocation
 
 _INVOKE = re.compile(r"/endpoints/([^/]*)/(invocations|invocations-response-stream)\Z")
+_OPENAI = re.compile(r"/endpoints/([^/]+)/(?:inference-components/([^/]+)/)?openai/v1/chat/completions\Z")
 _OPERATIONS: dict[str, type[Invocation]] = {
     "invocations": UnaryInvocation,
     "invocations-response-stream": StreamedInvocation,
@@ -30,7 +33,13 @@ def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
     door = client.door
     if door.draining:
         raise failures.unavailable("The server is shutting down. Send the request again.")
-    admission = admit(head, door.routes.secret, door.clock(), door.limits.clock_skew_s)
+    openai = _OPENAI.match(head.path)
+    authenticate = admit_bearer if openai and head.headers.get("authorization", "").startswith("Bearer ") else admit
+    admission = authenticate(head, door.routes.secret, door.clock(), door.limits.clock_skew_s)
+    if openai and head.method == "POST" and admission.claim.service == "sagemaker":
+        if openai[2]:
+            head.headers[INFERENCE_COMPONENT] = unquote(openai[2])
+        return OpenAIInvocation(client, head, request_id, admission, unquote(openai[1]))
     if head.path.startswith("/endpoints/") and admission.claim.service == "sagemaker":
         return _invocation(client, head, request_id, admission)
     return Relay(client, head, request_id, admission)

@@ -40,6 +40,10 @@ UNARY: dict[str, Rule] = _SHARED | {
 STREAMED: dict[str, Rule] = _SHARED | {"x-amzn-sagemaker-accept": ("accept", "Accept", 1024)}
 """What the streamed call passes: its `Accept` is about the event stream, `X-Amzn-SageMaker-Accept` about the model's answer."""
 
+OPENAI: dict[str, Rule] = {name: rule for name, rule in UNARY.items() if name != "x-amzn-sagemaker-target-model"}
+"""What the OpenAI route passes."""
+
+INFERENCE_COMPONENT = "x-amzn-sagemaker-inference-component"
 CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 SESSION = "x-amzn-sagemaker-session-id"
 NEW_SESSION = "x-amzn-sagemaker-new-session-id"

@@ -50,6 +50,7 @@ class Invocation(Exchange):
         "variant",
     )
     rules: Mapping[str, Rule]
+    request_line = b"POST /invocations HTTP/1.1\r\nHost: "
 
     def __init__(self, client: Client, head: Head, request_id: str, admission: Admission, endpoint_name: str) -> None:
         super().__init__(client, head, request_id)
@@ -202,7 +203,7 @@ class Invocation(Exchange):
         self._dial = None
         self.upstream = upstream
         upstream.begin(self, whole_chunks=True)
-        upstream.write(b"".join((b"POST /invocations HTTP/1.1\r\nHost: ", upstream.target.host, b"\r\n", *self._body)))
+        upstream.write(b"".join((self.request_line, upstream.target.host, b"\r\n", *self._body)))
 
     def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None:
         self._body = []

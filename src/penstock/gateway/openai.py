@@ -1,0 +1,73 @@
+"""The OpenAI route: a chat completion in, the container's own answer out.
+
+Owns `POST /endpoints/{E}/openai/v1/chat/completions`, where body and server-sent events pass as they are, without event-stream frames. It
+must never read either. AWS's page: "OpenAI-compatible endpoints" of SageMaker's real-time inference.
+"""
+
+from __future__ import annotations
+
+from penstock.gateway import answers
+from penstock.gateway.headers import OPENAI
+from penstock.gateway.invocation import Invocation
+
+_PASSED = ("content-type", "cache-control", "retry-after", "x-request-id")
+
+
+class OpenAIInvocation(Invocation):
+    """The container's status, type and body go to the client unchanged, errors included: OpenAI's clients know those shapes."""
+
+    __slots__ = ("_chunked",)
+    rules = OPENAI
+    request_line = b"POST /v1/chat/completions HTTP/1.1\r\nHost: "
+
+    def allowance(self) -> float:
+        return self.client.door.limits.stream_timeout_s
+
+    def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None:
+        self._body = []
+        self._status = 200  # whatever it is, it is the client's
+        client = self.client
+        assert self.variant is not None
+        fields = [
+            ("x-amzn-requestid", self.request_id),
+            ("x-amzn-invoked-production-variant", self.variant.variant.name),
+            ("date", answers.http_date(int(client.door.clock()))),
+            *((name, headers[name]) for name in _PASSED if name in headers),
+        ]
+        self._chunked = "content-length" not in headers and self.head.http11
+        if "content-length" in headers:
+            fields.append(("content-length", headers["content-length"]))
+        elif self._chunked:
+            fields.append(("transfer-encoding", "chunked"))
+        self.begun = True
+        client.write(answers.head_bytes(status, fields, keep_alive=client.keep_alive))
+        if client.write_paused:
+            self.pause()
+
+    def parts(self, parts: list[bytes]) -> None:
+        if self._chunked:
+            parts = [b"%x\r\n%s\r\n" % (len(part), part) for part in parts]
+        self.client.write(b"".join(parts))
+
+    def finished(self) -> None:
+        if self._chunked:
+            self.client.write(b"0\r\n\r\n")
+        self.client.done()
+
+    def broken(self) -> None:
+        self.client.break_off()  # there is no frame to say so in
+
+    def expired(self) -> None:
+        if self.begun:
+            self._give_back()
+            self.client.break_off()
+        else:
+            super().expired()
+
+    def pause(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause()
+
+    def resume(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume()

@@ -1,0 +1,110 @@
+"""The OpenAI route: bearer tokens as AWS's SDK makes them, and the container's own bytes back."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+import requests
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from tests.wire.gateway_fixture import KEY, REGION, House, Seen, Wire, echo
+
+EVENTS = [b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n', b"data: [DONE]\n\n"]
+
+
+def token(
+    *, key: str = KEY.id, secret: str = KEY.secret, expires: int = 3600, action: str = "CallWithBearerToken"
+) -> str:
+    """A token made the way that SageMaker's SDK v3 documents: a presigned POST, its version behind the signature, in base64."""
+    request = AWSRequest(
+        "POST", "https://sagemaker.amazonaws.com/", {"host": "sagemaker.amazonaws.com"}, params={"Action": action}
+    )
+    SigV4QueryAuth(Credentials(key, secret), "sagemaker", REGION, expires=expires).add_auth(request)
+    url = request.url.removeprefix("https://") + "&Version=1"
+    return "sagemaker-api-key-" + base64.b64encode(url.encode()).decode()
+
+
+def complete(house: House, bearer: str, path: str = "/endpoints/ep/openai/v1/chat/completions") -> requests.Response:
+    headers = {"Authorization": f"Bearer {bearer}", "Cookie": "private"}
+    body = {"model": "", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    headers["Content-Type"] = "application/json"
+    return requests.post(house.url() + path, data=json.dumps(body), headers=headers, timeout=10)
+
+
+async def chat(request: Seen, wire: Wire) -> None:
+    assert request.target == "/v1/chat/completions"
+    await wire.begin_chunks("text/event-stream")
+    for event in EVENTS:
+        await wire.chunk(event)
+    await wire.end_chunks()
+
+
+def test_server_sent_events_pass_unwrapped(house: House) -> None:
+    replica = house.serve(chat)
+    answer = complete(house, token())
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["x-amzn-invoked-production-variant"] == "AllTraffic"
+    assert answer.content == b"".join(EVENTS)
+    [seen] = replica.requests
+    assert json.loads(seen.body)["stream"] is True
+    assert "authorization" not in seen.headers
+    assert "cookie" not in seen.headers
+
+
+def test_an_inference_component_is_named_to_the_container(house: House) -> None:
+    replica = house.serve(chat)
+    assert complete(house, token(), "/endpoints/ep/inference-components/ic-1/openai/v1/chat/completions").ok
+    assert replica.requests[0].headers["x-amzn-sagemaker-inference-component"] == "ic-1"
+
+
+def test_the_container_s_error_is_the_client_s(house: House) -> None:
+    async def refuse(request: Seen, wire: Wire) -> None:
+        await wire.answer(b'{"error": {"message": "too long"}}', status=400, type_="application/json")
+
+    house.serve(refuse)
+    answer = complete(house, token())
+    assert (answer.status_code, answer.json()) == (400, {"error": {"message": "too long"}})
+
+
+def test_a_container_that_dies_breaks_the_connection(house: House) -> None:
+    async def die(request: Seen, wire: Wire) -> None:
+        await wire.begin_chunks("text/event-stream")
+        await wire.chunk(EVENTS[0])
+        wire.writer.close()
+
+    house.serve(die)
+    with pytest.raises((requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        complete(house, token())
+
+
+@pytest.mark.parametrize(
+    ("bearer", "code"),
+    [
+        (token(secret="wrong"), "InvalidSignatureException"),
+        (token(key="AKIDOTHER"), "UnrecognizedClientException"),
+        (token(action="GetCallerIdentity"), "UnrecognizedClientException"),
+        (token(expires=50_000), "IncompleteSignatureException"),
+        (token()[:-8], "InvalidSignatureException"),
+        ("sk-an-openai-key", "UnrecognizedClientException"),
+        ("sagemaker-api-key-%%%", "UnrecognizedClientException"),
+    ],
+)
+def test_other_tokens_are_refused(house: House, bearer: str, code: str) -> None:
+    replica = house.serve(chat)
+    answer = complete(house, bearer)
+    assert answer.headers["x-amzn-errortype"] == code
+    assert answer.status_code in (400, 403)
+    assert replica.requests == []
+
+
+def test_a_token_opens_no_other_route(house: House) -> None:
+    replica = house.serve(echo)
+    assert complete(house, token(), "/endpoints/ep/invocations").status_code == 400
+    assert complete(house, token(), "/").status_code == 400
+    assert replica.requests == []
+    assert house.control_seen == []
