@@ -51,6 +51,10 @@ class Endpoint:
     account: str
     variants: tuple[Variant, ...]
     tags: dict[str, str] = field(default_factory=dict)
+    faults: str = ""
+    """A fault plan as text (`faultplan.parse`); empty for none."""
+    faults_set: float = 0.0
+    """When it was set, epoch seconds: requests are counted anew from then on, even where the text is the same."""
 
 
 @dataclass(frozen=True, slots=True)

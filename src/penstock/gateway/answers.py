@@ -56,10 +56,12 @@ def dialect_of(head: Head) -> Dialect:
     return "s3"
 
 
-def error_answer(head: Head, error: AwsError, request_id: str, *, keep_alive: bool) -> bytes:
-    """The whole response that tells `error` in the spelling of the protocol that `head` speaks."""
+def error_answer(
+    head: Head, error: AwsError, request_id: str, marks: Iterable[tuple[str, str]] = (), *, keep_alive: bool
+) -> bytes:
+    """The whole response that tells `error` in the spelling of the protocol that `head` speaks; `marks` are further headers."""
     response = _render(head, error, request_id)
-    headers = [*response.headers.items(), ("date", http_date(int(time.time())))]
+    headers = [*response.headers.items(), *marks, ("date", http_date(int(time.time())))]
     headers.append(("content-length", str(len(response.body))))
     answer = head_bytes(response.status, headers, keep_alive=keep_alive)
     return answer if head.method == "HEAD" else answer + response.body

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import cast
 
@@ -20,6 +20,7 @@ from penstock.gateway import answers, failures
 from penstock.gateway.door import Door
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import BadRequest, Head, read_head, without_upgrade
+from penstock.gateway.hostile.reset import Reset
 
 log = logging.getLogger("penstock.gateway")
 
@@ -295,11 +296,11 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
             self.resume_body()
 
-    def refuse(self, head: Head, error: AwsError, request_id: str) -> None:
-        """Answers the present request with an error."""
+    def refuse(self, head: Head, error: AwsError, request_id: str, marks: Iterable[tuple[str, str]] = ()) -> None:
+        """Answers the present request with an error; `marks` are further headers."""
         if self._expects:
             self._keep_alive = False
-        self.write(answers.error_answer(head, error, request_id, keep_alive=self.keep_alive))
+        self.write(answers.error_answer(head, error, request_id, marks, keep_alive=self.keep_alive))
         self.done()
 
     def break_off(self) -> None:
@@ -307,6 +308,18 @@ class ClientConnection(asyncio.Protocol):
         self._closing = True
         self._leave()
         self.transport.abort()
+
+    def close_early(self) -> None:
+        """Ends the connection in order in the middle of an answer, once all that was written is out."""
+        self._deaf = True
+        self._close()
+
+    def reset(self) -> None:
+        """Ends the connection with a TCP reset, once all that was written has arrived."""
+        self._closing = self._deaf = True
+        self._leave()
+        self.deadline = self.door.loop.time() + LINGER_S
+        Reset(self.door.loop, self.transport)
 
     def pause_body(self) -> None:
         """Reads no more from the client until `resume_body`."""

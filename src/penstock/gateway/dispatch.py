@@ -14,6 +14,8 @@ from penstock.gateway.authenticate import Admission, admit, admit_bearer
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
 from penstock.gateway.headers import INFERENCE_COMPONENT
+from penstock.gateway.hostile.inforce import HEADER as FAULTS
+from penstock.gateway.hostile_invocations import HostileStreamed, HostileUnary
 from penstock.gateway.invocation import Invocation
 from penstock.gateway.openai import OpenAIInvocation
 from penstock.gateway.relay import Relay
@@ -25,6 +27,10 @@ _OPENAI = re.compile(r"/endpoints/([^/]+)/(?:inference-components/([^/]+)/)?open
 _OPERATIONS: dict[str, type[Invocation]] = {
     "invocations": UnaryInvocation,
     "invocations-response-stream": StreamedInvocation,
+}
+_HOSTILE: dict[str, type[Invocation]] = {
+    "invocations": HostileUnary,
+    "invocations-response-stream": HostileStreamed,
 }
 
 
@@ -51,4 +57,6 @@ def _invocation(client: Client, head: Head, request_id: str, admission: Admissio
         raise AwsError("UnknownOperationException", "This path has no operation.", status=404)
     if head.method != "POST":
         raise AwsError("UnknownOperationException", f"This path has no operation {head.method}.", status=405)
-    return _OPERATIONS[match[2]](client, head, request_id, admission, unquote(match[1]))
+    name = unquote(match[1])
+    operations = _HOSTILE if name in client.door.routes.planned or FAULTS in head.headers else _OPERATIONS
+    return operations[match[2]](client, head, request_id, admission, name)

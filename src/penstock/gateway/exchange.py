@@ -6,6 +6,7 @@ Owns the interface between a client's connection and the several ways of answeri
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Protocol
 
 from penstock.errors import AwsError
@@ -35,11 +36,17 @@ class Client(Protocol):
     def done(self) -> None:
         """The present answer is complete."""
 
-    def refuse(self, head: Head, error: AwsError, request_id: str) -> None:
-        """Answers the present request with an error."""
+    def refuse(self, head: Head, error: AwsError, request_id: str, marks: Iterable[tuple[str, str]] = ()) -> None:
+        """Answers the present request with an error; `marks` are further headers."""
 
     def break_off(self) -> None:
         """Ends the connection so that no client can take what it got for a whole answer."""
+
+    def close_early(self) -> None:
+        """Ends the connection in order in the middle of an answer, once all that was written is out."""
+
+    def reset(self) -> None:
+        """Ends the connection with a TCP reset, once all that was written has arrived."""
 
     def pause_body(self) -> None:
         """Reads no more from the client until `resume_body`."""

@@ -55,6 +55,10 @@ def no_new_session_here() -> AwsError:
     return _validation(text, "VALIDATION_ERROR")
 
 
+def invalid(text: str) -> AwsError:
+    return _validation(text, "VALIDATION_ERROR")
+
+
 def _validation(text: str, code: str) -> AwsError:
     return AwsError("ValidationError", text, status=400, members={"ErrorCode": code})
 

@@ -51,6 +51,8 @@ class Invocation(Exchange):
     )
     rules: Mapping[str, Rule]
     request_line = b"POST /invocations HTTP/1.1\r\nHost: "
+    marks: tuple[tuple[str, str], ...] = ()
+    """Headers of ours on an error's answer."""
 
     def __init__(self, client: Client, head: Head, request_id: str, admission: Admission, endpoint_name: str) -> None:
         super().__init__(client, head, request_id)
@@ -330,4 +332,4 @@ class Invocation(Exchange):
 
     def _refuse(self, error: AwsError) -> None:
         self._body = []
-        self.client.refuse(self.head, error, self.request_id)
+        self.client.refuse(self.head, error, self.request_id, self.marks)

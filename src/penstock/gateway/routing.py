@@ -10,6 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 
+from penstock.gateway.hostile import inforce
+from penstock.gateway.hostile.inforce import InForce
 from penstock.gateway.limits import Queue, full_at
 from penstock.gateway.upstream import Target
 from penstock.routes import AccessKey, Endpoint, Replica, RoutingTable, Variant
@@ -33,6 +35,7 @@ class Route:
 
     endpoint: Endpoint
     variants: tuple[VariantRoute, ...]
+    in_force: InForce | None = None
 
     def variant(self, name: str) -> VariantRoute | None:
         return next((one for one in self.variants if one.variant.name == name), None)
@@ -83,6 +86,8 @@ class Routes:
         self.version = -1
         self._workers = workers
         self._queues: dict[tuple[str, str], Queue] = {}
+        self.planned: frozenset[str] = frozenset()
+        """Names of endpoints whose streams go by a fault plan, in any account."""
         self._routes: dict[tuple[str, str, str], Route] = {}
         self._keys: dict[str, AccessKey] = {}
         self._secrets: dict[str, sigv4.Key] = {}
@@ -90,8 +95,10 @@ class Routes:
 
     def apply(self, table: RoutingTable) -> None:
         old, self._targets = self._targets, {}
-        routes = (self._route(endpoint, old) for endpoint in table.endpoints)
+        routes = [self._route(endpoint, old) for endpoint in table.endpoints]
         self._routes = {(one.endpoint.account, one.endpoint.region, one.endpoint.name): one for one in routes}
+        plans = ((one.endpoint.name, one.in_force) for one in self._routes.values())
+        self.planned = frozenset(name for name, in_force in plans if in_force and not in_force.plan.off)
         self._keys = {key.id: key for key in table.keys}
         self._secrets = {key.id: sigv4.Key(key.secret, key.session_token) for key in table.keys}
         self.version = table.version
@@ -119,7 +126,10 @@ class Routes:
             queue = self._queues.setdefault((endpoint.arn, variant.name), Queue())
             queue.bound = room * len(targets)
             variants.append(VariantRoute(variant, tuple(targets), queue, room))
-        return Route(endpoint, tuple(variants))
+        before = self._routes.get((endpoint.account, endpoint.region, endpoint.name))
+        if before is None:
+            return Route(endpoint, tuple(variants), inforce.read(endpoint))
+        return Route(endpoint, tuple(variants), inforce.read(endpoint, before.endpoint, before.in_force))
 
     def route(self, account: str, region: str, name: str) -> Route | None:
         return self._routes.get((account, region, name))

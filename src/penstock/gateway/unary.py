@@ -40,14 +40,16 @@ class UnaryInvocation(Invocation):
             self._refuse(self._container_error(None))
 
     def finished(self) -> None:
+        self.client.write(b"".join((self.answer_head(), *self._answer)))
+        self.client.done()
+
+    def answer_head(self) -> bytes:
         client = self.client
         self._headers += [
             ("date", answers.http_date(int(client.door.clock()))),
             ("content-length", str(self._answer_size)),
         ]
-        head = answers.head_bytes(200, self._headers, keep_alive=client.keep_alive)
-        client.write(b"".join((head, *self._answer)))
-        client.done()
+        return answers.head_bytes(200, self._headers, keep_alive=client.keep_alive)
 
     def broken(self) -> None:
         assert self.route is not None

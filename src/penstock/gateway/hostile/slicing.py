@@ -11,37 +11,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
-Mode = Literal["as-is", "coalesce", "bytes", "json", "sse", "utf8", "one-byte", "empty", "random"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-
-_LARGEST_SIZE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Slicing:
-    """A mode with its numbers. `size` is chunks for "coalesce", bytes for "bytes", the largest part for "random" (0: 64)."""
-
-    mode: Mode = "as-is"
-    size: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises ValueError on an unknown mode or a size that the mode can't have."""
-        if self.mode not in MODES:
-            raise ValueError(f"slicing mode must be one of {', '.join(MODES)}, not {self.mode!r}")
-        if self.mode in ("coalesce", "bytes") and not 1 <= self.size <= _LARGEST_SIZE:
-            raise ValueError(f"slicing {self.mode!r} needs a size from 1 to {_LARGEST_SIZE}, not {self.size}")
-        if not 0 <= self.size <= _LARGEST_SIZE:
-            raise ValueError(f"slicing size must be from 0 to {_LARGEST_SIZE}, not {self.size}")
+from penstock.faultplan import LARGEST_SIZE, Slicing
 
 
 class Slicer(Protocol):
     """Cuts one stream. Holds back at most what its mode says; `flush` gives that up at the end."""
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """The parts to send now that this chunk has come."""
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The parts to send now that this chunk has come, cut as they are taken; to be exhausted before the next `feed` or `flush`."""
         ...
 
     def flush(self) -> list[bytes]:
@@ -72,23 +51,24 @@ class _PerChunk:
     def __init__(self, cut: Callable[[bytes], Iterator[bytes]]) -> None:
         self._cut = cut
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        return list(self._cut(chunk))
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        return self._cut(chunk)
 
     def flush(self) -> list[bytes]:
         return []
 
 
 class _Coalesce:
-    """Several chunks in one part."""
+    """Several chunks in one part, which is given up early where it would hold more than 1 MiB."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._held: list[bytes] = []
 
-    def feed(self, chunk: bytes) -> list[bytes]:
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
         self._held.append(chunk)
-        return self.flush() if len(self._held) >= self._count else []
+        full = len(self._held) >= self._count or sum(map(len, self._held)) >= LARGEST_SIZE
+        return iter(self.flush() if full else ())
 
     def flush(self) -> list[bytes]:
         held, self._held = self._held, []
@@ -102,13 +82,13 @@ class _Every:
         self._size = size
         self._room = size
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        parts, at = [], 0
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        at = 0
         while at < len(chunk):
-            parts.append(chunk[at : at + self._room])
-            at += len(parts[-1])
-            self._room = self._room - len(parts[-1]) or self._size
-        return parts
+            part = chunk[at : at + self._room]
+            at += len(part)
+            self._room = self._room - len(part) or self._size
+            yield part
 
     def flush(self) -> list[bytes]:
         return []
@@ -131,14 +111,14 @@ class _Random:
         # Half of the parts are short: borders inside tokens and characters are what hurts.
         return self._draw.randint(1, 4) if self._draw.random() < 0.5 else self._draw.randint(1, self._largest)
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        held, at, parts = self._held + chunk, 0, []
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        held, at = self._held + chunk, 0
         while len(held) - at >= self._want:
-            parts.append(held[at : at + self._want])
+            part = held[at : at + self._want]
             at += self._want
             self._want = self._next()
+            yield part
         self._held = held[at:]
-        return parts
 
     def flush(self) -> list[bytes]:
         held, self._held = self._held, b""

@@ -9,9 +9,10 @@ from botocore.eventstream import ChecksumMismatch, EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.faultplan import ENDING, MODES, REFUSING, Fault, Kind, Mode, Plan, Slicing
 from penstock.gateway.hostile.faults import Action, End, HostileStream, Send, Wait
-from penstock.gateway.hostile.plan import ENDING, REFUSING, Fault, Plan
-from penstock.gateway.hostile.slicing import MODES, Slicing
+from penstock.gateway.hostile.refusals import refusal
+from penstock.routes import Endpoint
 
 TEN = [b"%d;" % i for i in range(10)]
 
@@ -19,8 +20,9 @@ TEN = [b"%d;" % i for i in range(10)]
 def play(plan: Plan, chunks: list[bytes], seed: int = 1, number: int = 0) -> list[Action]:
     stream = HostileStream(plan, seed, number)
     actions: list[Action] = []
-    for chunk in chunks:
-        actions += stream.feed(chunk, 0.0)
+    parts = [part for chunk in chunks for part in stream.slicer.feed(chunk)] + stream.slicer.flush()
+    for part in parts:
+        actions += stream.deliver(part, 0.0)
         if stream.ended:
             return actions
     return actions + stream.finish(0.0)
@@ -52,8 +54,8 @@ def test_after_parts() -> None:
 
 
 @given(limit=st.integers(0, 25), mode=st.sampled_from(MODES))
-def test_after_bytes_is_exact_under_any_slicing(limit: int, mode: str) -> None:
-    slicing = Slicing(mode, 3 if mode in ("bytes", "coalesce") else 0)  # type: ignore[arg-type]
+def test_after_bytes_is_exact_under_any_slicing(limit: int, mode: Mode) -> None:
+    slicing = Slicing(mode, 3 if mode in ("bytes", "coalesce") else 0)
     plan = Plan(slicing=slicing, faults=(Fault(kind="InternalStreamFailure", after_bytes=limit),))
     content, exceptions = payloads(play(plan, TEN))
     whole = b"".join(TEN)
@@ -63,8 +65,8 @@ def test_after_bytes_is_exact_under_any_slicing(limit: int, mode: str) -> None:
 
 def test_after_ms_strikes_between_chunks() -> None:
     stream = HostileStream(Plan(faults=(Fault(kind="reset", after_ms=200),)), 1)
-    assert stream.next_due_ms() == 200
-    assert [type(a) for a in stream.feed(b"x", 10.0)] == [Send]
+    assert stream.next_due_ms(0.0) == 200
+    assert [type(a) for a in stream.deliver(b"x", 10.0)] == [Send]
     assert stream.tick(199.0) == []
     assert stream.tick(200.0) == [End("reset")]
     assert stream.ended
@@ -110,15 +112,37 @@ def test_schedule_against_a_naive_count(request: int, skip: int, every: int, tim
 
 
 @pytest.mark.parametrize("kind", REFUSING)
-def test_refusals_come_before_the_first_byte(kind: str) -> None:
-    error = HostileStream(Plan(faults=(Fault(kind=kind),)), 1).refusal()  # type: ignore[arg-type]
-    assert error is not None
+def test_refusals_come_before_the_first_byte(kind: Kind) -> None:
+    fault = HostileStream(Plan(faults=(Fault(kind=kind),)), 1).refusal()
+    assert fault is not None
+    error = refusal(fault, Endpoint("e", "arn:aws:sagemaker:r:a:endpoint/e", "r", "a", ()), "primary")
     assert 400 <= error.status <= 503
     assert error.message
 
 
 @given(kind=st.sampled_from(ENDING), parts=st.integers(0, 12))
-def test_every_stream_ends_exactly_once(kind: str, parts: int) -> None:
-    actions = play(Plan(faults=(Fault(kind=kind, after_parts=parts),) * 2), TEN)  # type: ignore[arg-type]
+def test_every_stream_ends_exactly_once(kind: Kind, parts: int) -> None:
+    actions = play(Plan(faults=(Fault(kind=kind, after_parts=parts),) * 2), TEN)
     assert sum(isinstance(action, End) for action in actions) == 1
     assert isinstance(actions[-1], End)
+
+
+def test_a_byte_limit_waits_for_the_part_limit_beside_it() -> None:
+    plan = Plan(faults=(Fault(kind="end", after_bytes=3, after_parts=4),))
+    assert payloads(play(plan, TEN))[0] == b"0;1;2;3;"
+
+
+def test_a_plain_body_is_cut_where_the_rule_says_and_knows_no_frames() -> None:
+    def body(*faults: Fault) -> list[Action]:
+        return HostileStream(Plan(faults=faults), 1, plain=True).body(b"0123456789", 5.0)[1:]
+
+    assert body(Fault(kind="bad-crc"), Fault(kind="trickle", ms=9)) == [Send(b"0123456789"), End("clean")]
+    assert body(Fault(kind="end", after_bytes=4)) == [Send(b"0123"), End("clean")]
+    assert body(Fault(kind="reset", after_bytes=10)) == [Send(b"0123456789"), End("reset")]
+    assert body(Fault(kind="reset", after_bytes=2), Fault(kind="stall", after_bytes=1, ms=7)) == [
+        Send(b"0"),
+        Wait(7),
+        Send(b"1"),
+        End("reset"),
+    ]
+    assert body(Fault(kind="end", after_parts=1), Fault(kind="end", after_ms=6)) == [Send(b"0123456789"), End("clean")]

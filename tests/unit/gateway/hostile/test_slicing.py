@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.gateway.hostile.slicing import MODES, Mode, Slicing, slicer
+from penstock.faultplan import MODES, Mode, Slicing
+from penstock.gateway.hostile.slicing import slicer
 
 CHUNKS = st.lists(st.one_of(st.binary(max_size=200), st.text(max_size=50).map(str.encode)), max_size=12)
 

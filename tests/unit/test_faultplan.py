@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.gateway.hostile.plan import ENDING, SLOWING, Fault, Plan, parse, render
-from penstock.gateway.hostile.slicing import Slicing
+from penstock.faultplan import ENDING, SLOWING, Fault, Plan, Slicing, parse, render
 
 FAULTS = st.builds(
     Fault,
@@ -59,3 +60,23 @@ def test_what_is_wrong_is_named_in_one_line(text: str, names: str) -> None:
 def test_off_is_off() -> None:
     assert parse("{}").off
     assert not parse('{"slicing": {"mode": "utf8"}}').off
+
+
+def test_in_words_it_is_the_same_plan() -> None:
+    words = "mode=bytes size=7 seed=5 kind=ModelStreamError after_parts=5 probability=0.5 kind=jitter ms=3 allow_header=true"
+    document = {
+        "slicing": {"mode": "bytes", "size": 7},
+        "faults": [{"kind": "ModelStreamError", "after_parts": 5, "probability": 0.5}, {"kind": "jitter", "ms": 3}],
+        "seed": 5,
+        "allow_header": True,
+    }
+    assert parse(words) == parse(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [("mode=bytes 7", "'7'"), ("after_parts=3", "before any"), ("kind=end after=3", "after"), ("mode=x", "mode")],
+)
+def test_what_is_wrong_in_words_is_named(words: str, names: str) -> None:
+    with pytest.raises(ValueError, match=names):
+        parse(words)

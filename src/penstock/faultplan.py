@@ -1,9 +1,10 @@
 """The rules of a misbehaving stream, as people write them.
 
-Owns the JSON form and its errors. It must never act: `faults.py` turns a plan and a seed into what one stream does.
+Owns the value, its two spellings and their errors. It must never act: `gateway/hostile` turns a plan and a seed into what one stream
+does, and control keeps plans as text. In JSON, and in words for tags, whose values AWS allows neither braces nor quotes:
 
-    {"slicing": {"mode": "bytes", "size": 7},
-     "faults": [{"kind": "ModelStreamError", "after_parts": 5, "error_code": "ModelInvocationTimeExceeded", "probability": 0.5}]}
+    {"slicing": {"mode": "bytes", "size": 7}, "faults": [{"kind": "ModelStreamError", "after_parts": 5, "probability": 0.5}]}
+    mode=bytes size=7 kind=ModelStreamError after_parts=5 probability=0.5
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import Literal, get_args
 
 import msgspec
 
-from penstock.gateway.hostile.slicing import Slicing
+TAG = "penstock:faults"
+"""The endpoint tag whose value is a plan."""
+
+Mode = Literal["as-is", "coalesce", "bytes", "json", "sse", "utf8", "one-byte", "empty", "random"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+LARGEST_SIZE = 1 << 20
+MAX_TEXT = 16 * 1024
+"""Characters of a plan's text."""
 
 Refusing = Literal[
     "ModelError",
@@ -36,6 +44,23 @@ ENDING: tuple[str, ...] = get_args(Ending)
 SLOWING: tuple[str, ...] = get_args(Slowing)
 ERROR_CODES = ("ModelInvocationTimeExceeded", "StreamBroken")
 """`ModelStreamError`'s ErrorCodes (API reference, `ModelStreamError`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slicing:
+    """A mode with its numbers. `size` is chunks for "coalesce", bytes for "bytes", the largest part for "random" (0: 64)."""
+
+    mode: Mode = "as-is"
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on an unknown mode or a size that the mode can't have."""
+        if self.mode not in MODES:
+            raise ValueError(f"slicing mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+        if self.mode in ("coalesce", "bytes") and not 1 <= self.size <= LARGEST_SIZE:
+            raise ValueError(f"slicing {self.mode!r} needs a size from 1 to {LARGEST_SIZE}, not {self.size}")
+        if not 0 <= self.size <= LARGEST_SIZE:
+            raise ValueError(f"slicing size must be from 0 to {LARGEST_SIZE}, not {self.size}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,13 +133,48 @@ class Plan:
 _decoder = msgspec.json.Decoder(Plan)
 
 
-def parse(text: str | bytes) -> Plan:
-    """A plan from JSON. Raises ValueError, in one line that says where, on anything else."""
+def parse(text: str) -> Plan:
+    """A plan from JSON or from words. Raises ValueError, in one line that says where, on anything else."""
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"a plan has at most {MAX_TEXT} characters, not {len(text)}")
+    if "=" in text and not text.lstrip().startswith(("{", "[", '"')):
+        text = msgspec.json.encode(_from_words(text.split())).decode()
     try:
         _reject_unknown(msgspec.json.decode(text))
         return _decoder.decode(text)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise ValueError(str(error)) from None
+
+
+def _from_words(words: list[str]) -> dict[str, object]:
+    """`mode=` and `size=` are the slicing's, each `kind=` begins a fault, and what follows it is that fault's."""
+    plan: dict[str, object] = {}
+    faults: list[dict[str, object]] = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"a plan in words is made of name=value, and {word!r} is none")
+        value = _value(text)
+        if name in ("mode", "size"):
+            slicing = plan.setdefault("slicing", {})
+            assert isinstance(slicing, dict), "made here"
+            slicing[name] = value
+        elif name in ("seed", "allow_header"):
+            plan[name] = value
+        elif name == "kind":
+            faults.append({"kind": value})
+        elif faults:
+            faults[-1][name] = value
+        else:
+            raise ValueError(f"`{name}` stands before any `kind=`, which begins a fault")
+    return plan | ({"faults": faults} if faults else {})
+
+
+def _value(text: str) -> object:
+    try:
+        return msgspec.json.decode(text, type=int | float | bool)
+    except msgspec.MsgspecError:
+        return text
 
 
 def render(plan: Plan) -> str:
