@@ -46,6 +46,7 @@ def listen(runtime: Any, name: str = "ep", body: bytes = b"{}") -> Heard:
     """Invokes with a response stream and keeps whatever comes."""
     heard = Heard()
     began = time.monotonic()
+    answer: dict[str, Any] = {}
     try:
         answer = runtime.invoke_endpoint_with_response_stream(EndpointName=name, Body=body)
         _head(heard, answer["ResponseMetadata"])
@@ -57,6 +58,9 @@ def listen(runtime: Any, name: str = "ep", body: bytes = b"{}") -> Heard:
             _head(heard, error.response["ResponseMetadata"])
     except (BotoCoreError, OSError, Exception) as error:  # whatever the SDK lets out is what a program meets
         heard.error, heard.message = type(error).__name__, str(error)
+    finally:
+        if "Body" in answer:
+            answer["Body"].close()
     heard.seconds = time.monotonic() - began
     return heard
 
@@ -71,6 +75,7 @@ class Bench:
 
     def __init__(self, home: Path, script: Document) -> None:
         self.house = House(home)
+        self._clients: list[Any] = []
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "PENSTOCK_SCRIPT": json.dumps(script)}
@@ -97,11 +102,20 @@ class Bench:
         at = time.monotonic() if set_at is None else set_at
         self.house.endpoints[name] = replace(self.house.endpoints[name], faults=text, faults_set=at)
         self.house.publish()
+        self._close_clients()
 
     def client(self, scheme: str = "http", **config: Any) -> Any:
-        return self.house.client("sagemaker-runtime", scheme, **config)
+        """A boto3 client, closed with the next plan."""
+        self._clients.append(self.house.client("sagemaker-runtime", scheme, **config))
+        return self._clients[-1]
+
+    def _close_clients(self) -> None:
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
 
     def close(self) -> None:
+        self._close_clients()
         self.house.close()
         self.container.send_signal(signal.SIGKILL)
         self.container.wait(10)

@@ -172,6 +172,13 @@ class HostileUnary(_Hostile, UnaryInvocation):
             self._left -= len(frame)
             self.client.write(frame)
 
+    def expired(self) -> None:
+        if not self.begun:
+            super().expired()
+            return
+        self._give_back()
+        self.client.break_off()
+
     def _finish(self) -> None:
         if self.begun and self._left == 0:
             self.client.done()
