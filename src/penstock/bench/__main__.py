@@ -12,7 +12,7 @@ from pathlib import Path
 
 from penstock.bench.report import Result, write
 
-SUITES = ("start",)
+SUITES = ("start", "readers")
 
 
 def main(names: list[str]) -> int:

@@ -5,7 +5,7 @@ Owns the splitting at LF, CR and CRLF. It must never know what a line means, nor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from penstock.client.errors import StreamError
 from penstock.client.source import BomFilter
@@ -24,41 +24,46 @@ class LineSplitter:
         self._pending = (
             bytearray()
         )  # one buffer: a list of fragments would cost 40 bytes for each byte that comes alone
-        self.idle = False  # nothing held back: data that end with LF are whole lines by themselves
         self._after_cr = False  # a CR ends its line at once; an LF that follows in the next part belongs to it
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The lines which `data` completes."""
-        self.idle = False
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """The lines which `data` completes; to be taken before anything else is fed."""
         if self._bom is not None:
             data = self._bom.feed(data)
             if data:
                 self._bom = None
-        if not data:
-            return
-        if self._after_cr:
+        if self._after_cr and data:
             self._after_cr = False
             if data[0] == 10:
                 data = data[1:]
-                if not data:
-                    return
+        if not data:
+            return ()
         pending = self._pending
         guarded = len(pending) + len(data) > self._max
         lines = data.splitlines()
-        if data[-1] in b"\r\n":
-            self._after_cr = data[-1] == 13
+        if (last := data[-1]) == 10:
             rest = b""
+        elif last == 13:
+            self._after_cr, rest = True, b""
         else:
             rest = lines.pop()
-        if lines and pending:
+        if pending and lines:
             lines[0] = bytes(pending) + lines[0]
             pending.clear()
         pending += rest
-        if guarded:
-            yield from self._checked(lines)
-        else:
-            self.idle = not pending and not self._after_cr
-            yield from lines
+        return self._checked(lines) if guarded else lines
+
+    def hand_over(self, most: int) -> bytes | None:
+        """The line that is not complete yet, which the caller now holds; None where it is longer than `most`, or not all."""
+        if self._bom is not None or self._after_cr or len(self._pending) > most:
+            return None
+        pending = bytes(self._pending)
+        self._pending.clear()
+        return pending
+
+    def take_back(self, pending: bytes) -> None:
+        """The line that was handed over, as far as it has grown."""
+        self._pending += pending
 
     def _checked(self, lines: list[bytes]) -> Iterator[bytes]:
         for line in lines:

@@ -5,8 +5,9 @@ Owns the loop that joins a source to a parser, in its two forms, and what an err
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
+from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
 from penstock.client.errors import StreamError, from_exception
@@ -22,13 +23,18 @@ MAX_LINE = 16 * 1024 * 1024
 KEEP = 1024 * 1024
 """How much of the text so far an error carries, in bytes, unless told otherwise."""
 
+_SHORT = 4096
+"""Bytes of a part and of a line that `iter_lines` deals with on the spot."""
+_BATCH = 256
+"""Such parts between two looks at how much is kept."""
+
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 
 class _Parser(Protocol[T_co]):
-    def feed(self, data: bytes) -> Iterator[T_co]: ...
-    def finish(self) -> Iterator[T_co]: ...
+    def feed(self, data: bytes) -> Iterable[T_co]: ...
+    def finish(self) -> Iterable[T_co]: ...
     @property
     def rest(self) -> bytes: ...
 
@@ -80,36 +86,80 @@ def iter_lines(stream: Stream, *, max_line: int = MAX_LINE, keep: int = KEEP) ->
 
     Raises StreamError when the stream breaks, or a line is longer than `max_line` bytes.
     """
-    # The same as `_read(stream, LineSplitter(max_line), keep)`, which the tests hold it to, with the usual part, whole lines
-    # in a dictionary, taken care of on the spot: this loop runs once a token.
+    # `chain` hands the lines of a part out one by one, and costs a fraction of a `yield` each.
+    return chain.from_iterable(_lines_of_parts(stream, max_line, keep))
+
+
+def _lines_of_parts(stream: Stream, max_line: int, keep: int) -> Iterator[Iterable[bytes]]:
+    """The same as `_read(stream, LineSplitter(max_line), keep)`, which the tests hold it to, one list for each part.
+
+    This loop runs once a token, so it takes care of the usual part on the spot: short bytes in a dictionary, with no CR at the
+    end. The splitter has the others.
+    """
     splitter, received = LineSplitter(max_line), Tail(keep)
-    kept, most = received.data, 2 * keep
-    next_part = iter(parts_of(stream)).__next__
+    source = iter(parts_of(stream))
+    most = min(max_line, _SHORT)
+    fresh: list[bytes] = []
+    remember = fresh.append
+    pending: bytes | None = (
+        None  # the line that is not complete yet, while the splitter holds nothing; None while it does
+    )
+    reading = True
     try:
         while True:
-            try:
-                part = next_part()
-            except StopIteration:
-                break
-            except Exception as error:
-                raise from_exception(error) from error
-            try:
-                data = part["PayloadPart"]["Bytes"]  # type: ignore[call-overload]
-            except (KeyError, TypeError):
-                data = payload(part)
-            if not data:
-                continue
-            kept += data
-            if len(kept) > most:
-                received.trim()
-            if splitter.idle and data[-1] == 10 and len(data) <= max_line:
-                yield from data.splitlines()
+            for part in islice(source, _BATCH if pending is not None else 1):
+                try:
+                    data = piece = part["PayloadPart"]["Bytes"]  # type: ignore[call-overload]
+                    if pending:
+                        data = pending + piece
+                    last = piece[-1]
+                except (KeyError, TypeError, IndexError):
+                    break
+                if last == 13 or len(data) > most or pending is None:
+                    break
+                remember(piece)
+                lines = data.splitlines()
+                pending = b"" if last == 10 else lines.pop()
+                yield lines
             else:
-                yield from splitter.feed(data)
-        yield from splitter.finish()
-    except StreamError as error:
-        error.text, error.rest = received.text(), splitter.rest
-        raise
+                if len(fresh) < _BATCH:
+                    break
+                received.add_all(fresh)
+                fresh.clear()
+                continue
+            reading = False
+            data = payload(part)
+            reading = True
+            received.add_all(fresh)
+            fresh.clear()
+            received.add(data)
+            if pending:
+                splitter.take_back(pending)
+            pending = None
+            yield from _passed_on(splitter.feed(data))
+            pending = splitter.hand_over(most)
+        if pending:
+            splitter.take_back(pending)
+            pending = None
+        yield splitter.finish()
+    except Exception as error:
+        if not reading and not isinstance(error, StreamError):
+            raise  # not a stream of parts at all
+        broken = from_exception(error)
+        received.add_all(fresh)
+        broken.text, broken.rest = received.text(), pending or splitter.rest
+        if broken is error:
+            raise
+        raise broken from error
+
+
+def _passed_on(lines: Iterable[bytes]) -> Iterator[Iterable[bytes]]:
+    """One by one where the splitter may yet raise: the caller adds to its error what it knows."""
+    if isinstance(lines, (list, tuple)):
+        yield lines
+    else:
+        for line in lines:
+            yield (line,)
 
 
 def aiter_lines(stream: AsyncStream, *, max_line: int = MAX_LINE, keep: int = KEEP) -> AsyncGenerator[bytes, None]:

@@ -6,7 +6,7 @@ bytes object. It must never know what the bytes mean.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from penstock.client.errors import from_event
@@ -18,6 +18,7 @@ AsyncStream: TypeAlias = "AsyncIterable[Part]"
 # Members of the event stream's union that carry no data and report no error.
 _SILENT = frozenset({"SDK_UNKNOWN_MEMBER", "initial-response"})
 BOM = b"\xef\xbb\xbf"
+_MANY, _TINY = 4096, 256  # so many parts that are so short, in bytes, are joined: each by itself costs some 40 bytes
 
 
 def parts_of(stream: Stream) -> Iterable[Part]:
@@ -76,22 +77,29 @@ class BomFilter:
 
 
 class Tail:
-    """The last `keep` bytes of what was received, for `StreamError.text`: linear time, at most twice `keep` of memory."""
+    """The last `keep` bytes of what was received, for `StreamError.text`: linear time, not much more than twice `keep` of memory.
+
+    Parts are kept as they came, and let go of in two halves; a copy of each would cost more than finding its lines.
+    """
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self.data = bytearray()
+        self._older: list[bytes] = []
+        self._newer: list[bytes] = []
+        self._size = 0
 
     def add(self, data: bytes) -> None:
-        self.data += data
-        if len(self.data) > 2 * self._keep:
-            self.trim()
+        self.add_all((data,))
 
-    def trim(self) -> None:
-        """Drops all but the last `keep` bytes, in place."""
-        del self.data[: max(0, len(self.data) - self._keep)]
+    def add_all(self, parts: Sequence[bytes]) -> None:
+        self._newer += parts
+        self._size += sum(map(len, parts))
+        if self._size >= self._keep:
+            self._older, self._newer, self._size = self._newer, [], 0
+        elif len(self._newer) > _MANY and self._size < _MANY * _TINY:
+            self._newer = [b"".join(self._newer)]
 
     def text(self) -> str:
         """The bytes as text; a character that was cut at either end is left out."""
-        self.trim()
-        return self.data.decode("utf-8", "ignore")
+        data = b"".join(self._older + self._newer)
+        return data[max(0, len(data) - self._keep) :].decode("utf-8", "ignore")
