@@ -42,19 +42,21 @@ def server() -> Iterator[str]:
     where = binaries()
     assert where is not None, why_not()
     with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as directory:
-        as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        as_user = "postgres" if os.geteuid() == 0 else None
         if as_user:
-            shutil.chown(directory, "postgres")
+            shutil.chown(directory, as_user)
         data = f"{directory}/data"
         options = f"-c listen_addresses='' -c unix_socket_directories={directory} -c fsync=off"
-        init = [*as_user, str(where / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        subprocess.run(init, check=True, capture_output=True, cwd=directory)
-        control = [*as_user, str(where / "pg_ctl"), "-D", data, "-w", "-l", f"{directory}/log"]
-        subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd=directory)
+        init = [str(where / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        subprocess.run(init, check=True, capture_output=True, cwd=directory, user=as_user)
+        control = [str(where / "pg_ctl"), "-D", data, "-w", "-l", f"{directory}/log"]
+        subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd=directory, user=as_user)
         try:
             yield f"postgresql+psycopg://postgres@/postgres?host={directory}"
         finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=directory)
+            subprocess.run(
+                [*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=directory, user=as_user
+            )
 
 
 @contextlib.contextmanager

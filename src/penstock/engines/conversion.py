@@ -81,6 +81,8 @@ def _convert(source: Path, target: Path, command: Sequence[str | Path], timeout_
                 reason.read_text().strip() if reason.exists() else f"the converter ended with status {done.returncode}"
             )
             raise ConversionError(f"{source} can't be converted: {why}")
+        if not (made / "openvino_model.xml").exists():
+            raise ConversionError(f"{source} can't be converted: the converter wrote no openvino_model.xml")
         _sync(made)
         made.rename(target)
     except subprocess.TimeoutExpired:

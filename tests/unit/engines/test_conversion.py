@@ -53,8 +53,9 @@ def test_it_is_done_once_a_content(tmp_path: Path, source: Path) -> None:
 
 
 def test_two_at_once_convert_once(tmp_path: Path, source: Path) -> None:
+    converter = command(tmp_path)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        work = [pool.submit(converted, source, tmp_path / "models", command(tmp_path)) for _ in range(4)]
+        work = [pool.submit(converted, source, tmp_path / "models", converter) for _ in range(4)]
         assert len({future.result() for future in work}) == 1
     assert runs(source) == 1
 
@@ -66,6 +67,7 @@ def test_two_at_once_convert_once(tmp_path: Path, source: Path) -> None:
         ("import sys; open(sys.argv[2] + '/openvino_model.xml', 'w'); sys.exit(7)", "ended with status 7"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ended with status -9"),
         ("import time; time.sleep(60)", "not converted within 1 s"),
+        ("", "wrote no openvino_model.xml"),
     ],
 )
 def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, source: Path, program: str, text: str) -> None:

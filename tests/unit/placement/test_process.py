@@ -21,7 +21,7 @@ from penstock.placement.logs import filter_events
 from penstock.placement.ports import ReservedPort
 from penstock.placement.process import STAGING_THREADS, ProcessPlacement
 from tests.replicas import QUICK, WHO, Objects, archive, model_data, post, spec, until_state
-from tests.waiting import until_async
+from tests.waiting import until, until_async
 
 OBJECTS = Objects({"b/model.tar.gz": archive(("nested/script.json", b'{"steps":[{"send":"from the model"}]}'))})
 PING = "The primary container for production variant AllTraffic did not pass the ping health check. "
@@ -260,6 +260,11 @@ def resources() -> tuple[int, int, int]:
     return me.num_fds(), me.num_threads(), len(me.children(recursive=True))
 
 
+def no_more_than(before: tuple[int, int, int]) -> bool:
+    """Each of the three by itself: other tests' servers may be children of this process, so counts are compared."""
+    return all(now <= then for now, then in zip(resources(), before, strict=True))
+
+
 async def test_a_hundred_starts_and_stops_at_any_moment_leak_nothing(tmp_path: Path, rng: random.Random) -> None:
     async def cycle(placement: ProcessPlacement) -> None:
         s = spec(model_data=model_data())
@@ -277,8 +282,7 @@ async def test_a_hundred_starts_and_stops_at_any_moment_leak_nothing(tmp_path: P
     await all_cycles(5)  # what is made once is made
     before, tasks = resources(), len(asyncio.all_tasks())
     await all_cycles(100)
-    await until_async(lambda: resources() <= before, what="descriptors, threads and processes as before")
-    assert resources()[2] == 0
+    await until_async(lambda: no_more_than(before), what="descriptors, threads and processes as before")
     assert len(asyncio.all_tasks()) == tasks
     assert not list((tmp_path / "replicas").iterdir())
 
@@ -327,9 +331,10 @@ def test_it_runs_on_uvloop_as_well(tmp_path: Path) -> None:
         await placement.close()
         assert placement.observe() == ()
 
+    children = resources()[2]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(life())
-    assert resources()[2] == 0
+    until(lambda: resources()[2] <= children, what="no process left")
 
 
 async def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
