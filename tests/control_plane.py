@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 from penstock import routes
 from penstock.control.act import Reconciler
 from penstock.control.app import make_app
+from penstock.control.faults import FaultPlans
 from penstock.control.sagemaker.context import Context
 from penstock.control.sagemaker.operations import operations
 from penstock.control.service import AwsService
@@ -172,7 +173,8 @@ async def control_plane(
     context = Context(
         store, objects, reconciler.poke, reconciler.serving, time.time, lambda: uuid.uuid4().hex, instance_limit
     )
-    app = make_app({"sagemaker": AwsService("sagemaker", operations(context))})
+    plans = FaultPlans(store, reconciler.told, context.now)
+    app = make_app({"sagemaker": AwsService("sagemaker", operations(context)), "penstock": plans})
     listening = socket.create_server(("127.0.0.1", 0))
     api = _Server(uvicorn.Config(app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=1))
     work: list[Awaitable[None]] = [

@@ -17,16 +17,17 @@ from dataclasses import replace
 
 from penstock.control.fleet import Endpoint, Replica, spec
 from penstock.control.reconcile import Decision, Memory, Outcome, Rules, Serving, look
-from penstock.control.store import Changed, Store, StoreUnavailable, Transaction, World
+from penstock.control.store import Changed, Store, StoredPlan, StoreUnavailable, Transaction, World
 from penstock.placement.base import Placement, ReplicaStatus
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0
 START_DEADLINE_S = 60.0
 STOP_GRACE_S = 30.0
+TOLD_DEADLINE_S = 5.0
 
-Publish = Callable[[tuple[Serving, ...], Mapping[str, Mapping[str, str]]], None]
-"""Takes who serves, and the tags by endpoint ARN."""
+Publish = Callable[[tuple[Serving, ...], Mapping[str, Mapping[str, str]], Mapping[str, StoredPlan]], None]
+"""Takes who serves, and the tags and the fault plans by endpoint ARN."""
 
 
 class Reconciler:
@@ -55,10 +56,19 @@ class Reconciler:
         self._gone: set[str] = set()
         self._unstopped: set[str] = set()
         self._serving: tuple[Serving, ...] = ()
+        self._curious: list[asyncio.Event] = []
 
     def poke(self) -> None:
         """Something changed: look at once. To be called on the event loop."""
         self._poked.set()
+
+    async def told(self) -> None:
+        """Have it look, and return when the gateways have been told what it saw. Raises TimeoutError."""
+        seen = asyncio.Event()
+        self._curious.append(seen)
+        self.poke()
+        async with asyncio.timeout(TOLD_DEADLINE_S):
+            await seen.wait()
 
     def serving(self, endpoint_id: str) -> Mapping[str, int]:
         """How many replicas of each variant serve now."""
@@ -91,15 +101,19 @@ class Reconciler:
 
     async def step(self) -> float | None:
         """One look and its doings. Returns the seconds until the next is due at the latest, None for never."""
+        curious, self._curious = self._curious, []
         try:
             self._world = await self._store.run(lambda t: t.world())
         except StoreUnavailable:
+            self._curious += curious
             self._show(self._look())
             return RETRY_S
         self._memory = replace(self._memory, stopping=self._memory.stopping - self._unstopped)
         self._unstopped.clear()
         outcome, gone = self._look(), frozenset(self._gone)
         self._show(outcome)
+        for event in curious:
+            event.set()
         if outcome.decisions or gone:
             try:
                 await self._store.run(lambda t: self._write(t, outcome.decisions, gone))
@@ -123,7 +137,7 @@ class Reconciler:
 
     def _show(self, outcome: Outcome) -> None:
         self._serving = outcome.serving
-        self._publish(outcome.serving, self._world.tags)
+        self._publish(outcome.serving, self._world.tags, self._world.plans)
 
     def _write(self, t: Transaction, decisions: tuple[Decision, ...], gone: frozenset[str]) -> None:
         for replica_id in gone:

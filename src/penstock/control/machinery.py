@@ -21,6 +21,7 @@ from penstock.config import Settings
 from penstock.control import store
 from penstock.control.act import Publish, Reconciler
 from penstock.control.app import Service, make_app
+from penstock.control.faults import FaultPlans
 from penstock.control.neighbours.s3.store import ObjectStore
 from penstock.control.neighbours.services import make_neighbours
 from penstock.control.sagemaker.context import Context
@@ -90,7 +91,8 @@ def _services(
         instance_limit=settings.instance_limit,
     )
     sagemaker = AwsService("sagemaker", operations(context), body_bytes=settings.limits.control_body_bytes)
-    return {"sagemaker": sagemaker, **make_neighbours(settings, keys, objects)}
+    plans = FaultPlans(database, reconciler.told, context.now)
+    return {"sagemaker": sagemaker, "penstock": plans, **make_neighbours(settings, keys, objects)}
 
 
 def aws_of_replicas(settings: Settings, key: AccessKey, https_fd: int) -> Mapping[str, str]:

@@ -60,6 +60,14 @@ replicas = Table(
     Column("boot", String(32), nullable=False),
 )
 
+fault_plans = Table(
+    "fault_plans",
+    metadata,
+    Column("arn", String(512), ForeignKey("endpoints.arn", ondelete="CASCADE"), primary_key=True),
+    Column("plan", Text, nullable=False),  # JSON: faultplan.Plan
+    Column("set_at", Float(53), nullable=False),
+)
+
 tags = Table(
     "tags",
     metadata,

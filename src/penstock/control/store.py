@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,12 +59,21 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPlan:
+    """An endpoint's fault plan as text (`faultplan.parse`). `set_at` in epoch seconds."""
+
+    text: str
+    set_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """All that the reconciler looks at; `tags` by endpoint ARN."""
+    """All that the reconciler looks at; `tags` and `plans` by endpoint ARN."""
 
     endpoints: tuple[Endpoint, ...]
     replicas: tuple[Replica, ...]
     tags: Mapping[str, Mapping[str, str]]
+    plans: Mapping[str, StoredPlan] = field(default_factory=dict)
 
 
 class Store:
@@ -226,7 +235,21 @@ class Transaction:
         for row in self._connection.execute(select(schema.tags).where(ours).order_by(schema.tags.c.position)):
             tags.setdefault(row.arn, {})[row.key] = row.value
         rows = self._connection.execute(select(schema.replicas).order_by(schema.replicas.c.epoch))
-        return World(endpoints, tuple(_replica(row) for row in rows), tags)
+        plans = self._connection.execute(select(schema.fault_plans)).all()
+        by_arn = {row.arn: StoredPlan(row.plan, row.set_at) for row in plans}
+        return World(endpoints, tuple(_replica(row) for row in rows), tags, by_arn)
+
+    # -- Fault plans ----------------------------------------------------------------------------------------------
+
+    def fault_plan(self, arn: str) -> StoredPlan | None:
+        row = self._connection.execute(select(schema.fault_plans).where(schema.fault_plans.c.arn == arn)).first()
+        return StoredPlan(row.plan, row.set_at) if row else None
+
+    def write_fault_plan(self, arn: str, plan: StoredPlan | None) -> None:
+        """`plan` becomes the plan of the endpoint, which must exist; None takes it away."""
+        self._connection.execute(delete(schema.fault_plans).where(schema.fault_plans.c.arn == arn))
+        if plan is not None:
+            self._insert(schema.fault_plans, arn=arn, plan=plan.text, set_at=plan.set_at)
 
     # -- Tags -----------------------------------------------------------------------------------------------------
 

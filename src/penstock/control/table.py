@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from penstock import faultplan
 from penstock.control.reconcile import Serving
+from penstock.control.store import StoredPlan
 from penstock.routes import (
     AccessKey,
     Endpoint,
@@ -33,12 +35,17 @@ WRITE_DEADLINE_S = 10.0
 LINE_BYTES = 64 * 1024
 
 
-def endpoints(serving: tuple[Serving, ...], tags: Mapping[str, Mapping[str, str]]) -> tuple[Endpoint, ...]:
+Tags = Mapping[str, Mapping[str, str]]
+Plans = Mapping[str, StoredPlan]
+"""Both by endpoint ARN."""
+
+
+def endpoints(serving: tuple[Serving, ...], tags: Tags, plans: Plans) -> tuple[Endpoint, ...]:
     """The table's endpoints: those that can be invoked, each with the replicas that answer."""
-    return tuple(_endpoint(s, tags.get(s.endpoint.arn, {})) for s in serving)
+    return tuple(_endpoint(s, tags.get(s.endpoint.arn, {}), plans.get(s.endpoint.arn)) for s in serving)
 
 
-def _endpoint(serving: Serving, tags: Mapping[str, str]) -> Endpoint:
+def _endpoint(serving: Serving, tags: Mapping[str, str], plan: StoredPlan | None) -> Endpoint:
     of_variant: dict[str, list[Replica]] = {}
     for replica, status in serving.replicas:
         answers = Replica(replica.id, replica.epoch, status.host or "127.0.0.1", status.port)
@@ -48,7 +55,17 @@ def _endpoint(serving: Serving, tags: Mapping[str, str]) -> Endpoint:
         Variant(v.name, v.weight, tuple(of_variant.get(v.name, ())), v.container, v.routing, v.max_concurrency)
         for v in endpoint.fleet.variants
     )
-    return Endpoint(endpoint.name, endpoint.arn, endpoint.region, endpoint.account, tuple(variants), dict(tags))
+    faults = plan or StoredPlan(tags.get(faultplan.TAG, ""), 0.0)
+    return Endpoint(
+        endpoint.name,
+        endpoint.arn,
+        endpoint.region,
+        endpoint.account,
+        tuple(variants),
+        dict(tags),
+        faults.text,
+        faults.set_at,
+    )
 
 
 class TableServer:
@@ -72,9 +89,9 @@ class TableServer:
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
-    def publish(self, serving: tuple[Serving, ...], tags: Mapping[str, Mapping[str, str]]) -> None:
+    def publish(self, serving: tuple[Serving, ...], tags: Tags, plans: Plans) -> None:
         """Tell the gateways, if anything differs."""
-        self._replace(endpoints(serving, tags), self.table.keys)
+        self._replace(endpoints(serving, tags, plans), self.table.keys)
 
     def publish_keys(self, keys: tuple[AccessKey, ...]) -> None:
         """The keys that may sign from now on."""

@@ -15,6 +15,7 @@ from penstock.control import sockets, table
 from penstock.control.fleet import Replica, Slot
 from penstock.control.lifecycle import Status
 from penstock.control.reconcile import Serving
+from penstock.control.store import StoredPlan
 from penstock.control.table import TableServer
 from penstock.placement.base import ReplicaStatus
 from penstock.routes import AccessKey, GatewayEvent, RoutingTable, decode_table, encode_line
@@ -46,12 +47,20 @@ async def read(reader: asyncio.StreamReader) -> RoutingTable:
 
 
 def test_an_endpoint_shows_every_variant_and_the_replicas_that_answer() -> None:
-    (shown,) = table.endpoints((serving("E"),), {f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/e": {"k": "v"}})
+    (shown,) = table.endpoints((serving("E"),), {f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/e": {"k": "v"}}, {})
     assert (shown.name, shown.region, shown.account, shown.tags) == ("E", REGION, ACCOUNT, {"k": "v"})
     assert [(v.name, [(r.id, r.epoch, r.host, r.port) for r in v.replicas]) for v in shown.variants] == [
         ("a", [("r1", 5, "127.0.0.9", 8080)]),
         ("b", []),
     ]
+
+
+def test_a_plan_that_was_set_goes_before_one_in_a_tag() -> None:
+    arn = serving().endpoint.arn
+    tags = {arn: {"penstock:faults": "mode=utf8"}}
+    (tagged,) = table.endpoints((serving(),), tags, {})
+    (both,) = table.endpoints((serving(),), tags, {arn: StoredPlan("{}", 7.0)})
+    assert [(e.faults, e.faults_set) for e in (tagged, both)] == [("mode=utf8", 0.0), ("{}", 7.0)]
 
 
 async def test_a_gateway_gets_the_table_on_connecting_and_after_each_change(tmp_path: Path) -> None:
@@ -60,11 +69,11 @@ async def test_a_gateway_gets_the_table_on_connecting_and_after_each_change(tmp_
         first = await read(reader)
         assert (first.endpoints, first.keys) == ((), (KEY,))
         now = (serving(),)
-        made.publish(now, {})
+        made.publish(now, {}, {})
         second = await read(reader)
         assert second.version > first.version
         assert [e.name for e in second.endpoints] == ["e"]
-        made.publish(now, {})
+        made.publish(now, {}, {})
         made.publish_keys((KEY, replace(KEY, id="other")))
         third = await read(reader)
         assert third.version == second.version + 1, "what changes nothing is not sent"
@@ -76,7 +85,7 @@ async def test_a_gateway_gets_the_table_on_connecting_and_after_each_change(tmp_
 async def test_versions_rise_across_restarts(tmp_path: Path) -> None:
     async with server(tmp_path / "t", []) as made:
         for port in range(50):
-            made.publish((serving(port=port),), {})
+            made.publish((serving(port=port),), {}, {})
         before = made.table.version
     await asyncio.sleep(0.06)  # as many milliseconds as there were changes; no restart is as quick
     async with server(tmp_path / "t", []) as made:
@@ -110,7 +119,7 @@ async def test_a_gateway_that_does_not_read_holds_nobody_up_and_is_cut_off(tmp_p
             reader, writer = await asyncio.open_unix_connection(tmp_path / "t", limit=16 * 1024 * 1024)
             big = {f"k{i}": "v" * 200 for i in range(2000)}
             for port in range(20):
-                made.publish((serving(port=port),), {serving().endpoint.arn: big})
+                made.publish((serving(port=port),), {serving().endpoint.arn: big}, {})
                 await asyncio.sleep(0)
             while (await read(reader)).version < made.table.version:
                 pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from penstock import faultplan
 from penstock.control.sagemaker import paging
 from penstock.control.sagemaker.context import Context
 from penstock.control.sagemaker.names import ENDPOINT, Noun, noun_of
@@ -16,13 +17,22 @@ MOST = 50
 
 
 def read(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """A request's Tags. Raises ValidationException on a key given twice."""
+    """A request's Tags. Raises ValidationException on a key given twice, or a fault plan that is none."""
     result: dict[str, str] = {}
     for tag in tags:
         if tag["Key"] in result:
             raise ValidationException(f'Duplicate tag key "{tag["Key"]}". A resource has each tag key once.')
+        if tag["Key"] == faultplan.TAG:
+            _check_plan(tag["Value"])
         result[tag["Key"]] = tag["Value"]
     return result
+
+
+def _check_plan(text: str) -> None:
+    try:
+        faultplan.parse(text)
+    except ValueError as error:
+        raise ValidationException(f'The value of tag "{faultplan.TAG}" is not a fault plan: {error}') from None
 
 
 def show(tags: Mapping[str, str]) -> list[dict[str, str]]:
