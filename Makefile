@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench browser soak clean
+.PHONY: help demo test check format bench browser soak clean .style .types .imports
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,10 +41,17 @@ test: $(VENV)/.dev $(VENV)/.clients ## the whole test suite
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "not soak"
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import rules
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target .style .types .imports
+
+.style:
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+.types:
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo | tail -n 3
+
+.imports:
+	@$(BIN)/lint-imports --no-logo > .import_linter_report; status=$$?; \
+	  [ $$status = 0 ] && tail -n 1 .import_linter_report || cat .import_linter_report; rm -f .import_linter_report; exit $$status
 
 format: $(VENV)/.dev ## let ruff rewrite
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
