@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +86,25 @@ def test_a_setting_of_the_wrong_form(tmp_path: Path) -> None:
 def test_an_endpoint_that_is_not_there(verb: str, penstock: Penstock) -> None:
     line = refused(penstock.cli(verb, "nobody", check=False))
     assert line == 'Could not find endpoint "arn:aws:sagemaker:us-east-1:123456789012:endpoint/nobody".'
+
+
+def test_an_invocation_of_an_endpoint_that_is_not_there(penstock: Penstock, tmp_path: Path) -> None:
+    (tmp_path / "body").write_text("{}")
+    for how in ((), ("--raw",)):
+        line = refused(penstock.cli("invoke", "nobody", "--body", str(tmp_path / "body"), *how, check=False))
+        assert line == "Endpoint nobody of account 123456789012 not found."
+
+
+def test_an_artifact_that_leads_out_of_its_directory(penstock: Penstock, tmp_path: Path) -> None:
+    artifact = tmp_path / "evil.tar.gz"
+    with tarfile.open(artifact, "w:gz") as tar:
+        for name in ("serving.properties", "../../evil"):
+            tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    done = penstock.cli("deploy", "lmi", "--model-data", str(artifact), "--name", "evil", check=False)
+    assert done.returncode == 1
+    assert '"../../evil" is refused: its path leads upwards' in done.stderr
+    assert not list(penstock.home.rglob("evil*")) or all("buckets" in str(p) for p in penstock.home.rglob("evil*"))
+    penstock.cli("rm", "evil")
 
 
 def test_logs_of_an_endpoint_that_is_not_there(penstock: Penstock) -> None:

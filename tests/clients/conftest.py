@@ -10,7 +10,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -20,6 +20,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 ENVIRONMENTS = Path(
     os.environ.get("PENSTOCK_CLIENT_ENVIRONMENTS", Path(__file__).parent.parent.parent / ".venv" / "clients")
 )
+Url = Literal["https", "http", "aws"]
+"""How a program's URLs look: ours over TLS, ours in plain text, or AWS's own host names, which the proxy answers."""
 RunProgram = Callable[..., dict[str, Any]]
 
 

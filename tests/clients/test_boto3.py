@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from tests.clients.conftest import RunProgram
+from tests.clients.conftest import RunProgram, Url
 
 pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients"), pytest.mark.timeout(300)]
+
+
+URLS: tuple[Url, ...] = get_args(Url)
 
 
 def lmi_text(parts: list[str]) -> str:
@@ -22,9 +25,12 @@ def tgi_events(parts: list[str]) -> list[dict[str, Any]]:
     return [json.loads(event.removeprefix("data:")) for event in "".join(parts).split("\n\n") if event]
 
 
+@pytest.mark.parametrize("url", URLS)
 @pytest.mark.parametrize("environment", ["boto3-2023", "sdk-v2"], ids=["1.28 of 2023", "newest"])
-def test_boto3_streams_from_both_servers(environment: str, run_program: RunProgram, endpoints: dict[str, str]) -> None:
-    seen = run_program(environment, "boto3_streams.py", endpoints["lmi"], endpoints["tgi"])
+def test_boto3_streams_from_both_servers(
+    environment: str, url: Url, run_program: RunProgram, endpoints: dict[str, str]
+) -> None:
+    seen = run_program(environment, "boto3_streams.py", endpoints["lmi"], endpoints["tgi"], url=url)
     assert seen["botocore"].startswith("1.31." if environment == "boto3-2023" else "1.44.")
 
     assert seen["variant"] == "AllTraffic"
@@ -44,6 +50,7 @@ def test_boto3_streams_from_both_servers(environment: str, run_program: RunProgr
     assert malformed["message"].startswith("Received client error (400) from primary with message")
 
 
-def test_aiobotocore_reads_two_streams_at_once(run_program: RunProgram, endpoints: dict[str, str]) -> None:
-    seen = run_program("aiobotocore", "aiobotocore_streams.py", endpoints["lmi"], endpoints["tgi"])
+@pytest.mark.parametrize("url", URLS)
+def test_aiobotocore_reads_two_streams_at_once(url: Url, run_program: RunProgram, endpoints: dict[str, str]) -> None:
+    seen = run_program("aiobotocore", "aiobotocore_streams.py", endpoints["lmi"], endpoints["tgi"], url=url)
     assert lmi_text(seen["lmi_parts"]) == tgi_events(seen["tgi_parts"])[-1]["generated_text"] != ""

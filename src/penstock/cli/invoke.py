@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +43,7 @@ def invoke(
         else:
             fail("invoke needs a prompt or --body FILE")
         if raw:
-            for part in parts(server, name, payload, content_type):
+            for part in parts(open_stream(server, name, payload, content_type)):
                 sys.stdout.buffer.write(part)
                 sys.stdout.buffer.flush()
             return
@@ -86,13 +86,16 @@ def request(dialect: endpoints.Dialect, prompt: str, max_new_tokens: int, temper
     return json.dumps(document).encode()
 
 
-def parts(server: Server, name: str, payload: bytes, content_type: str) -> Iterator[bytes]:
-    """The stream's PayloadParts. Raises botocore's errors."""
+def open_stream(server: Server, name: str, payload: bytes, content_type: str) -> Any:
+    """The event stream of an invocation. Raises botocore's errors."""
     runtime = client(server, "sagemaker-runtime", read_timeout_s=600)
-    answer: dict[str, Any] = runtime.invoke_endpoint_with_response_stream(
-        EndpointName=name, Body=payload, ContentType=content_type
-    )
-    for event in answer["Body"]:
+    answer = runtime.invoke_endpoint_with_response_stream(EndpointName=name, Body=payload, ContentType=content_type)
+    return answer["Body"]
+
+
+def parts(events: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """The PayloadParts' bytes. Raises botocore's errors."""
+    for event in events:
         yield event["PayloadPart"]["Bytes"]
 
 
@@ -100,8 +103,9 @@ def stream(server: Server, name: str, payload: bytes, content_type: str, *, show
     """Read an answer token by token; with `show`, print it as it grows and its times at the end."""
     begin = time.monotonic()
     answer = Answer()
+    events = open_stream(server, name, payload, content_type)
     try:
-        for token in iter_tokens(parts(server, name, payload, content_type)):
+        for token in iter_tokens(events):
             _count(answer, token.text, begin)
             if show:
                 sys.stdout.write(token.text)

@@ -28,6 +28,6 @@ def step(title: str) -> Iterator[Callable[[str], None]]:
         nonlocal last
         if state != last:
             last = state
-            err.print(f"{title}: {state} ({time.monotonic() - begin:.1f} s)", highlight=False)
+            err.print(f"{title}: {state} ({time.monotonic() - begin:.1f} s)", highlight=False, soft_wrap=True)
 
     yield tell
