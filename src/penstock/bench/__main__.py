@@ -12,7 +12,7 @@ from pathlib import Path
 
 from penstock.bench.report import Result, write
 
-SUITES = ("start", "readers")
+SUITES = ("start", "readers", "relay")
 
 
 def main(names: list[str]) -> int:
