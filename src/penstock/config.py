@@ -68,6 +68,11 @@ class Paths:
         return self.home / "credentials"
 
     @property
+    def access_keys(self) -> Path:
+        """The keys that `penstock keys` created, JSON, mode 0600."""
+        return self.home / "access-keys.json"
+
+    @property
     def roles(self) -> Path:
         """The IAM roles that were created, JSON."""
         return self.home / "roles.json"
@@ -147,8 +152,13 @@ class Settings:
         return f"arn:aws:iam::{self.account}:role/PenstockExecutionRole"
 
     @property
+    def role_session(self) -> str:
+        """The ARN of the role's sessions, but for a slash and the session's name: an access key's."""
+        return f"arn:aws:sts::{self.account}:assumed-role/PenstockExecutionRole"
+
+    @property
     def caller_arn(self) -> str:
-        return f"arn:aws:sts::{self.account}:assumed-role/PenstockExecutionRole/penstock"
+        return f"{self.role_session}/penstock"
 
 
 def load(environ: Mapping[str, str] | None = None, **given: object) -> Settings:

@@ -99,6 +99,9 @@ HEADER_REGION = "x-penstock-region"
 HEADER_SERVICE = "x-penstock-service"
 """The signature scope's service: `sagemaker`, `s3`, `sts`, `iam`, `logs`, `monitoring`, `application-autoscaling`."""
 HEADER_REQUEST_ID = "x-penstock-request-id"
+HEADER_SOURCE_IP = "x-penstock-source-ip"
+HEADER_SECURE = "x-penstock-secure"
+"""`1` where the client came over TLS."""
 
 _encoder = msgspec.json.Encoder()
 _tables = msgspec.json.Decoder(RoutingTable)

@@ -27,7 +27,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def port(settings: Settings) -> Iterator[int]:
-    services = make_neighbours(settings, (), ObjectStore(settings.paths.buckets))
+    services = make_neighbours(settings, ObjectStore(settings.paths.buckets), secrets=lambda access_key: None)
     with serve(application({name: service.handle for name, service in services.items()})) as port:
         yield port
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from starlette.requests import Request
@@ -15,9 +16,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock import routes
-from penstock.control.service import caller_of, to_starlette
+from penstock.control.service import Caller, caller_of, head_of, to_starlette
 from penstock.errors import AwsError
-from penstock.wire import awsjson
+from penstock.wire import awsjson, awsquery
+from penstock.wire.messages import WireRequest
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Dispatch:
         # 2. The service: ours by its path, else the one that the signature was made for.
         service = self._services.get("penstock" if request.url.path.startswith("/_penstock/") else caller.service)
         # 3. Parse, call the operation, render: the service's own, in its own protocol.
-        response = await service.handle(request) if service else _unknown(caller.service, caller.request_id)
+        response = await service.handle(request) if service else _unknown(caller, head_of(request))
         # 4. Answer.
         await response(scope, receive, send)
         # 5. One line in the log: who, what, how it went. Never a body, never a secret.
@@ -68,9 +70,17 @@ def make_app(services: Mapping[str, Service]) -> ASGIApp:
     return Dispatch(services)
 
 
-def _unknown(service: str, request_id: str) -> Response:
+def _unknown(caller: Caller, head: WireRequest) -> Response:
+    """A service that is not served says so in its protocol, as far as the request shows it."""
+    service, request_id = caller.service, caller.request_id
     if not service:
         error = AwsError("MissingAuthenticationToken", f"The request has no {routes.HEADER_SERVICE}.", status=403)
     else:
         error = AwsError("UnknownOperationException", f"Penstock does not serve the service {service}.", status=404)
-    return to_starlette(awsjson.render_error(error, request_id))
+    form = head.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    if form or "Action=" in head.query:
+        return to_starlette(awsquery.render_error(error, request_id))
+    answer = awsjson.render_error(error, request_id)
+    if "x-amz-target" not in head.headers:  # a REST service tells the error's type in a header
+        answer = replace(answer, headers={**answer.headers, "x-amzn-errortype": error.code})
+    return to_starlette(answer)

@@ -16,11 +16,12 @@ from starlette.responses import Response
 
 from penstock import faultplan
 from penstock.control.sagemaker.names import ENDPOINT
-from penstock.control.service import Caller, caller_of, internal_failure, read_request, to_starlette
+from penstock.control.service import Allow, Caller, allow_all, caller_of, internal_failure, read_request, to_starlette
 from penstock.control.store import Store, StoredPlan, Transaction
-from penstock.errors import AwsError, ValidationException
+from penstock.errors import AccessDenied, AwsError, ValidationException
 from penstock.wire import awsjson
 from penstock.wire.messages import WireResponse
+from penstock.wire.refusals import denied
 
 log = logging.getLogger(__name__)
 _PATH = re.compile(r"/_penstock/faults/([^/]+)\Z")
@@ -29,8 +30,14 @@ _PATH = re.compile(r"/_penstock/faults/([^/]+)\Z")
 class FaultPlans:
     """The service behind `/_penstock/`. `told` returns when the gateways know what was written; `clock` is epoch seconds."""
 
-    def __init__(self, store: Store, told: Callable[[], Awaitable[None]], clock: Callable[[], float]) -> None:
-        self._store, self._told, self._clock = store, told, clock
+    def __init__(
+        self,
+        store: Store,
+        told: Callable[[], Awaitable[None]],
+        clock: Callable[[], float],
+        allow: Allow = allow_all,
+    ) -> None:
+        self._store, self._told, self._clock, self._allow = store, told, clock, allow
 
     async def handle(self, request: Request) -> Response:
         """Answers one request; every failure is an answer in AWS's JSON shape."""
@@ -54,10 +61,14 @@ class FaultPlans:
         if caller.service != "sagemaker":
             raise AwsError("SignatureDoesNotMatch", "Sign this request for the service sagemaker.", status=403)
         name = unquote(match[1])
+        arn = ENDPOINT.arn(caller, name)
+        try:
+            self._allow(caller, [(f"penstock:{request.method.capitalize()}FaultPlan", arn)])
+        except AccessDenied as error:
+            raise denied("json", error.message) from None
         plan = None
         if request.method == "PUT":
             plan = StoredPlan(_checked(wire.body), self._clock())
-        arn = ENDPOINT.arn(caller, name)
 
         def work(t: Transaction) -> tuple[StoredPlan | None, str]:
             if t.endpoint(arn) is None:

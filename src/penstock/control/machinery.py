@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from socket import socket
 
 import uvicorn
@@ -22,6 +22,7 @@ from penstock.control import store
 from penstock.control.act import Publish, Reconciler
 from penstock.control.app import Service, make_app
 from penstock.control.faults import FaultPlans
+from penstock.control.keyring import Keyring
 from penstock.control.neighbours.s3.store import ObjectStore
 from penstock.control.neighbours.services import make_neighbours
 from penstock.control.sagemaker.context import Context
@@ -42,12 +43,12 @@ KEEP_ALIVE_S = 3600
 class Machinery:
     """Made on the event loop, in the process that holds the home's lock. Raises migrate.WrongDatabase, OSError."""
 
-    def __init__(self, settings: Settings, keys: Sequence[AccessKey], publish: Publish, https_fd: int) -> None:
+    def __init__(self, settings: Settings, keys: Keyring, publish: Publish, https_fd: int) -> None:
         self._store = store.open_store(settings.paths.database, settings.database_url)
         try:
             objects = ObjectStore(settings.paths.buckets)
             objects.prepare()
-            aws = aws_of_replicas(settings, keys[0], https_fd)
+            aws = aws_of_replicas(settings, keys.first, https_fd)
             self._placement: Placement = ProcessPlacement(settings.paths, objects, aws)
             self._reconciler = Reconciler(self._store, self._placement, publish, drain_s=settings.limits.drain_s)
             self._api = _make_api(_services(settings, keys, objects, self._store, self._reconciler))
@@ -78,7 +79,7 @@ class Machinery:
 
 
 def _services(
-    settings: Settings, keys: Sequence[AccessKey], objects: ObjectStore, database: store.Store, reconciler: Reconciler
+    settings: Settings, keys: Keyring, objects: ObjectStore, database: store.Store, reconciler: Reconciler
 ) -> Mapping[str, Service]:
     """Every service, by its name in signatures."""
     context = Context(
@@ -90,9 +91,12 @@ def _services(
         new_id=lambda: uuid.uuid4().hex,
         instance_limit=settings.instance_limit,
     )
-    sagemaker = AwsService("sagemaker", operations(context), body_bytes=settings.limits.control_body_bytes)
-    plans = FaultPlans(database, reconciler.told, context.now)
-    return {"sagemaker": sagemaker, "penstock": plans, **make_neighbours(settings, keys, objects)}
+    sagemaker = AwsService(
+        "sagemaker", operations(context), body_bytes=settings.limits.control_body_bytes, allow=keys.allow
+    )
+    plans = FaultPlans(database, reconciler.told, context.now, keys.allow)
+    neighbours = make_neighbours(settings, objects, secrets=keys.secret, allow=keys.allow)
+    return {"sagemaker": sagemaker, "penstock": plans, **neighbours}
 
 
 def aws_of_replicas(settings: Settings, key: AccessKey, https_fd: int) -> Mapping[str, str]:

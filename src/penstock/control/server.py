@@ -23,6 +23,7 @@ import penstock
 from penstock.config import Settings
 from penstock.control import journal, sockets
 from penstock.control.gateways import Gateways, command
+from penstock.control.keyring import Keyring
 from penstock.control.keys import read_keys
 from penstock.control.start import CannotStart
 from penstock.control.table import TableServer
@@ -56,13 +57,15 @@ class _Control:
 
     async def run(self) -> None:
         paths = self._paths
-        keys = read_keys(paths.credentials, self._settings.account, self._settings.caller_arn)
+        settings = self._settings
+        root = read_keys(paths.credentials, settings.account, settings.caller_arn)
+        keys = Keyring(root, paths.access_keys, settings.account, settings.role_session)
         self._clear()
         async with AsyncExitStack() as closing:
             closing.callback(self._clear)
             api_socket, table_socket = sockets.listen(paths.control_socket), sockets.listen(paths.table_socket)
             self._gateways = Gateways(self._settings.workers, self._worker, tuple(self._listening.values()))
-            self._table = TableServer(keys, self._heard, self._gateways.has)
+            self._table = TableServer(keys.keys, self._heard, self._gateways.has)
             closing.push_async_callback(self._table.close)
             await self._table.start(table_socket)
             closing.push_async_callback(self._gateways.drain, ABRUPT_GRACE_S)
@@ -70,6 +73,7 @@ class _Control:
             try:
                 async with asyncio.TaskGroup() as parts:
                     parts.create_task(self._gateways.run())
+                    tasks = [parts.create_task(keys.follow(self._table.publish_keys))]
                     # In a thread, so that the gateway gets its table, and is ready, while this takes its time.
                     module = await asyncio.to_thread(importlib.import_module, "penstock.control.machinery")
                     machinery = cast(
@@ -78,7 +82,7 @@ class _Control:
                     )
                     self._machinery = machinery
                     closing.push_async_callback(machinery.close)
-                    tasks = [parts.create_task(machinery.run(api_socket)), parts.create_task(self._announce())]
+                    tasks += [parts.create_task(machinery.run(api_socket)), parts.create_task(self._announce())]
                     await self._told_to_end.wait()
                     # The gateways first: their streams need the replicas, and their requests the API.
                     await self._gateways.drain(self._settings.limits.drain_s + GATEWAY_MARGIN_S)

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,11 +18,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from penstock import routes
-from penstock.control import models
-from penstock.errors import AwsError
+from penstock.control import actions, models
+from penstock.control.actions import Asked
+from penstock.errors import AccessDenied, AwsError
 from penstock.wire import awsjson, awsquery
 from penstock.wire.messages import WireRequest, WireResponse
-from penstock.wire.refusals import Dialect, wrong_body
+from penstock.wire.refusals import Dialect, denied, wrong_body
 from penstock.wire.shapes import OperationModel, ServiceModel
 from penstock.wire.sigv4 import is_hash
 
@@ -40,6 +41,16 @@ class Caller:
     access_key: str
     request_id: str
     service: str
+    source_ip: str = ""
+    secure: bool = False
+
+
+Allow = Callable[[Caller, Iterable[Asked]], None]
+"""Raises AccessDenied where the caller may not do all of that."""
+
+
+def allow_all(caller: Caller, asked: Iterable[Asked]) -> None:
+    """For callers that have no policies."""
 
 
 Operation = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -59,8 +70,16 @@ class WireProtocol(Protocol):
 class AwsService:
     """A service in AWS JSON or Query. `name` is botocore's folder name of its model."""
 
-    def __init__(self, name: str, operations: Mapping[str, Operation], *, body_bytes: int = BODY_BYTES) -> None:
+    def __init__(
+        self,
+        name: str,
+        operations: Mapping[str, Operation],
+        *,
+        body_bytes: int = BODY_BYTES,
+        allow: Allow = allow_all,
+    ) -> None:
         self.name = name
+        self._allow = allow
         self.operations = dict(operations)
         self.body_bytes = body_bytes
 
@@ -76,6 +95,7 @@ class AwsService:
         try:
             wire_request = await read_request(request, self.body_bytes, dialect)
             operation, params = protocol.parse(self.model, wire_request)
+            self._authorize(caller, operation.name, params, dialect)
             output = await self.operations[operation.name](caller, params)
             answer = protocol.render(operation, output, caller.request_id)
         except AwsError as error:
@@ -86,6 +106,12 @@ class AwsService:
             log.exception("%s: request %s failed", self.name, caller.request_id)
             answer = protocol.render_error(internal_failure(), caller.request_id, flavour)
         return to_starlette(answer)
+
+    def _authorize(self, caller: Caller, operation: str, params: Mapping[str, Any], dialect: Dialect) -> None:
+        try:
+            self._allow(caller, actions.asked(self.name, operation, params, caller.region, caller.account))
+        except AccessDenied as error:
+            raise denied(dialect, error.message) from None
 
     def _protocol(self) -> tuple[WireProtocol, Dialect, str]:
         """The protocol, its dialect of refusals, and what its errors need to know of the service."""
@@ -108,6 +134,8 @@ def caller_of(request: Request) -> Caller:
         access_key=headers.get(routes.HEADER_ACCESS_KEY, ""),
         request_id=headers.get(routes.HEADER_REQUEST_ID) or str(uuid.uuid4()),
         service=headers.get(routes.HEADER_SERVICE, ""),
+        source_ip=headers.get(routes.HEADER_SOURCE_IP, ""),
+        secure=headers.get(routes.HEADER_SECURE) == "1",
     )
 
 

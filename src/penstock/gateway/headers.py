@@ -43,6 +43,7 @@ STREAMED: dict[str, Rule] = _SHARED | {"x-amzn-sagemaker-accept": ("accept", "Ac
 OPENAI: dict[str, Rule] = {name: rule for name, rule in UNARY.items() if name != "x-amzn-sagemaker-target-model"}
 """What the OpenAI route passes."""
 
+TARGET_MODEL = "x-amzn-sagemaker-target-model"
 INFERENCE_COMPONENT = "x-amzn-sagemaker-inference-component"
 CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 SESSION = "x-amzn-sagemaker-session-id"

@@ -14,13 +14,24 @@ from hashlib import sha256
 
 from penstock.errors import AwsError
 from penstock.gateway import failures
-from penstock.gateway.authenticate import Admission, caller
+from penstock.gateway.authenticate import Admission, Caller, caller
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
-from penstock.gateway.headers import CLOSED_SESSION, CUSTOM_ATTRIBUTES, NEW_SESSION, SESSION, Rule, to_container
+from penstock.gateway.headers import (
+    CLOSED_SESSION,
+    CUSTOM_ATTRIBUTES,
+    NEW_SESSION,
+    SESSION,
+    TARGET_MODEL,
+    Rule,
+    to_container,
+)
+from penstock.gateway.peers import is_secure, source_ip
 from penstock.gateway.routing import Route, VariantRoute, choose
 from penstock.gateway.sessions import NEW, Session, read_new_session
 from penstock.gateway.upstream import Dial, Failure, Target, Upstream, reach
+from penstock.policies import Question, authorize
+from penstock.policies.context import of_request
 
 log = logging.getLogger("penstock.gateway")
 
@@ -110,6 +121,8 @@ class Invocation(Exchange):
         admission.check(digest)
         who = caller(admission, door.routes)
         self.admission = None
+        if who.key.policies:
+            self._authorize(who, bearer=admission.bearer)
         self.route = door.routes.route(who.key.account, who.region, self.endpoint_name)
         if self.route is None:
             raise failures.no_such_endpoint(self.endpoint_name, who.key.account)
@@ -122,6 +135,24 @@ class Invocation(Exchange):
         self.client.answer_by = door.loop.time() + self.allowance()
         head.raw.clear()
         head.headers.clear()
+
+    def _authorize(self, who: Caller, *, bearer: bool) -> None:
+        """Asks the key's policies, before anybody is told whether there is such an endpoint. Raises AccessDenied."""
+        transport, headers = self.client.transport, self.head.headers
+        context = of_request(
+            who.key.arn,
+            who.key.account,
+            who.region,
+            now=self.client.door.clock(),
+            source_ip=source_ip(transport),
+            secure=is_secure(transport),
+        )
+        if model := headers.get(TARGET_MODEL):
+            context["sagemaker:TargetModel"] = model
+        arn = f"arn:aws:sagemaker:{who.region}:{who.key.account}:endpoint/{self.endpoint_name.lower()}"
+        if bearer:
+            authorize(who.key.policies, Question("sagemaker:CallWithBearerToken", "*", context), who.key.arn)
+        authorize(who.key.policies, Question("sagemaker:InvokeEndpoint", arn, context), who.key.arn)
 
     def _draw_variant(self, route: Route, wanted: str | None) -> None:
         self.variant = route.variant(wanted) if wanted else route.by_weight(self.client.door.rng)

@@ -7,7 +7,6 @@ fixed in their code (`https://sts.us-east-1.amazonaws.com`) reach Penstock this 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import ssl
 from math import inf
@@ -18,6 +17,7 @@ from penstock.gateway.connection import ClientConnection, Opener
 from penstock.gateway.door import Door
 from penstock.gateway.head import BadRequest, split_authority
 from penstock.gateway.hosts import is_served
+from penstock.gateway.peers import is_local
 
 log = logging.getLogger("penstock.gateway")
 
@@ -74,10 +74,7 @@ class ProxyConnection(ClientConnection):
 
     def _from_here(self) -> bool:
         """Whether the client is on this machine: for others this would be an open proxy."""
-        peer = self.transport.get_extra_info("peername")
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        return (mapped or address).is_loopback
+        return is_local(self.transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._task is not None:

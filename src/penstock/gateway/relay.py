@@ -15,6 +15,7 @@ from penstock.gateway import answers, failures
 from penstock.gateway.authenticate import Admission, Caller, caller
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
+from penstock.gateway.peers import is_secure, source_ip
 from penstock.gateway.upstream import Dial, Failure, Upstream, reach
 
 SILENCE_S = 120.0
@@ -168,6 +169,8 @@ class Relay(Exchange):
             (routes.HEADER_REGION, who.region),
             (routes.HEADER_SERVICE, who.service),
             (routes.HEADER_REQUEST_ID, self.request_id),
+            (routes.HEADER_SOURCE_IP, source_ip(self.client.transport)),
+            (routes.HEADER_SECURE, "1" if is_secure(self.client.transport) else "0"),
             *_end_to_end(head.raw),
         ]
         if head.length is None:

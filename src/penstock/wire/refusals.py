@@ -43,6 +43,13 @@ def unknown_key(dialect: Dialect, access_key: str) -> AwsError:
     return _error(dialect, "UnrecognizedClient", text)
 
 
+def denied(dialect: Dialect, text: str) -> AwsError:
+    """The caller is known, and its policies do not allow this."""
+    if dialect in ("query", "s3"):
+        return AwsError("AccessDenied", text, status=403)
+    return _error(dialect, "AccessDenied", text)
+
+
 def wrong_token(dialect: Dialect, access_key: str) -> AwsError:
     """The key exists, the session token that came with it is not the one it needs."""
     if dialect == "s3":

@@ -17,17 +17,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from penstock.control import models
+from penstock.control import actions, models
 from penstock.control.neighbours.s3 import buckets, errors, multipart, objects
 from penstock.control.neighbours.s3.body import DiskThreads, Secrets, Stream, check_whole
 from penstock.control.neighbours.s3.exchange import Exchange, S3Operation, refuse_unserved
 from penstock.control.neighbours.s3.objects import Source
 from penstock.control.neighbours.s3.store import Bucket, ObjectStore
 from penstock.control.neighbours.s3.uploads import Uploads
-from penstock.control.service import BODY_BYTES, Caller, caller_of, head_of, to_starlette
-from penstock.errors import AwsError
+from penstock.control.service import BODY_BYTES, Allow, Caller, allow_all, caller_of, head_of, to_starlette
+from penstock.errors import AccessDenied, AwsError
 from penstock.wire import restxml
 from penstock.wire.messages import WireRequest, WireResponse
+from penstock.wire.refusals import denied
 from penstock.wire.shapes import OperationModel, ServiceModel
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class S3Service:
         object_bytes: int = 5 * 1024**3,
         body_bytes: int = BODY_BYTES,
         idle_s: float = 60.0,
+        allow: Allow = allow_all,
     ) -> None:
         self.store = store
         self.uploads = Uploads(store)
@@ -82,6 +84,7 @@ class S3Service:
         self._object_bytes = object_bytes
         self._body_bytes = body_bytes
         self._idle_s = idle_s
+        self._allow = allow
 
     @functools.cached_property
     def model(self) -> ServiceModel:
@@ -125,6 +128,7 @@ class S3Service:
             head = replace(head, body=await self._read_whole(body, head.headers))
         params = restxml.parse(operation, labels, head)
         refuse_unserved(params)
+        self._authorize(caller, operation.name, params)
         await self._check_owner(caller, operation, params)
         exchange = Exchange(
             caller=caller,
@@ -140,6 +144,12 @@ class S3Service:
         )
         output = await OPERATIONS[operation.name](exchange)
         return _answer(restxml.render(operation, output, caller.request_id), output, self.disk)
+
+    def _authorize(self, caller: Caller, operation: str, params: Mapping[str, Any]) -> None:
+        try:
+            self._allow(caller, actions.asked("s3", operation, params, caller.region, caller.account))
+        except AccessDenied as error:
+            raise denied("s3", error.message) from None
 
     async def _read_whole(self, body: Stream, headers: Mapping[str, str]) -> bytes:
         whole = bytearray()
