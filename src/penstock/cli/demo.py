@@ -4,6 +4,7 @@ answer from each, opens the chat page. Everything goes through the same verbs an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -58,7 +59,8 @@ def demo(
         point_at(server.settings.home)
         os.environ["endpoint_name"] = LMI  # noqa: SIM112 - the name that AWS's sample uses
         err.print(f"the chat page: http://127.0.0.1:{PORT} (Ctrl-C ends the demo)", highlight=False)
-        subprocess.run(command(), check=False)
+        with contextlib.suppress(KeyboardInterrupt):
+            subprocess.run(command(), check=False)
 
 
 @contextmanager

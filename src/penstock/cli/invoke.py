@@ -43,7 +43,7 @@ def invoke(
         else:
             fail("invoke needs a prompt or --body FILE")
         if raw:
-            for part in parts(open_stream(server, name, payload, content_type)):
+            for part in parts(open_stream(runtime_client(server), name, payload, content_type)):
                 sys.stdout.buffer.write(part)
                 sys.stdout.buffer.flush()
             return
@@ -86,9 +86,13 @@ def request(dialect: endpoints.Dialect, prompt: str, max_new_tokens: int, temper
     return json.dumps(document).encode()
 
 
-def open_stream(server: Server, name: str, payload: bytes, content_type: str) -> Any:
-    """The event stream of an invocation. Raises botocore's errors."""
-    runtime = client(server, "sagemaker-runtime", read_timeout_s=600)
+def runtime_client(server: Server) -> Any:
+    """A client that waits as long as AWS lets a stream take, and a little."""
+    return client(server, "sagemaker-runtime", read_timeout_s=600)
+
+
+def open_stream(runtime: Any, name: str, payload: bytes, content_type: str) -> Any:
+    """The event stream of an invocation by a client of sagemaker-runtime. Raises botocore's errors."""
     answer = runtime.invoke_endpoint_with_response_stream(EndpointName=name, Body=payload, ContentType=content_type)
     return answer["Body"]
 
@@ -101,9 +105,12 @@ def parts(events: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
 
 def stream(server: Server, name: str, payload: bytes, content_type: str, *, show: bool) -> Answer:
     """Read an answer token by token; with `show`, print it as it grows and its times at the end."""
+    runtime = runtime_client(
+        server
+    )  # made before the clock starts: what boto3 needs to read its models is not the endpoint's
     begin = time.monotonic()
     answer = Answer()
-    events = open_stream(server, name, payload, content_type)
+    events = open_stream(runtime, name, payload, content_type)
     try:
         for token in iter_tokens(events):
             _count(answer, token.text, begin)

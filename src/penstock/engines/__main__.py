@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections import deque
 
+from penstock.engines.base import Sampling, Submit
 from penstock.engines.options import EngineOptions
-from penstock.engines.process import LoadError, Stepper, inherited_socket, run
+from penstock.engines.process import LoadError, Stepper, inherited_socket, last_line, run
 
 
 def load(options: EngineOptions) -> Stepper:
@@ -17,8 +19,19 @@ def load(options: EngineOptions) -> Stepper:
             sys.modules["openvino.tools"] = None  # type: ignore[assignment]
             from penstock.engines.openvino import OpenVino
 
-            return OpenVino(options)
+            return warmed(OpenVino(options))
     raise LoadError(f"there is no engine named {options.engine}; there is: openvino")
+
+
+def warmed(stepper: Stepper) -> Stepper:
+    """Take the first steps now: kernels are chosen and compiled in them, which a user's first token should not wait for."""
+    stepper.submit(Submit(0, (0, 0, 0, 0), Sampling(max_new_tokens=2, ignore_eos=True)))
+    try:
+        while stepper.busy:
+            deque(stepper.step(), maxlen=0)
+    except Exception as error:
+        raise LoadError(f"the engine can't take a first step: {last_line(error)}") from error
+    return stepper
 
 
 def main(arguments: list[str]) -> int:
