@@ -9,6 +9,8 @@ import base64
 from dataclasses import dataclass
 from hashlib import sha256
 
+import msgspec
+
 from penstock.errors import AwsError
 from penstock.gateway.answers import dialect_of
 from penstock.gateway.head import Head
@@ -93,8 +95,7 @@ def _read_bearer(token: str) -> sigv4.Request | None:
     return sigv4.Request("POST", "/", query, {"host": host})
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """A verified caller: its key, and the region and service that its signature is for."""
 
     key: AccessKey

@@ -58,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
         "_expects",
         "_head_size",
         "_keep_alive",
+        "_longest_head",
         "_offered",
         "_parser",
         "_queue",
@@ -86,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._raw: list[tuple[bytes, bytes]] = []
         self._url = self._offered = b""
         self._head_size = self._unproductive = self._waiting = 0
+        self._longest_head = door.limits.header_bytes
         self._keep_alive = True
         self._closing = self._deaf = self._expects = self._read_paused = self._begun = False
 
@@ -158,13 +160,13 @@ class ClientConnection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         self._url += url
+        self._head_size += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._raw.append((name, value))
         self._head_size += len(name) + len(value) + 4
-        if self._head_size + len(self._url) > self.door.limits.header_bytes:
+        if self._head_size > self._longest_head:
             raise BadRequest(431, "The request's head is too long.")
-        if not (self._queue and not self._queue[-1].ended):  # trailers are read and dropped
-            self._raw.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -199,6 +201,8 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._unproductive = 0
+        if self._raw:
+            self._raw = []  # trailers are read and dropped
         if not self._queue or self._offered:
             return
         incoming = self._queue[-1]

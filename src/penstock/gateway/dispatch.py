@@ -39,7 +39,7 @@ def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
     door = client.door
     if door.draining:
         raise failures.unavailable("The server is shutting down. Send the request again.")
-    openai = _OPENAI.match(head.path)
+    openai = _OPENAI.match(head.path) if head.path.endswith("/completions") else None
     authenticate = admit_bearer if openai and head.headers.get("authorization", "").startswith("Bearer ") else admit
     admission = authenticate(head, door.routes.secret, door.clock(), door.limits.clock_skew_s)
     if openai and head.method == "POST" and admission.claim.service == "sagemaker":

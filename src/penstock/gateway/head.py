@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+;=%\[\]:-]*\Z")
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?\Z")
@@ -48,18 +49,33 @@ class Head:
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
+
+
+_known = lru_cache(maxsize=1024)(_lower)
+"""The same few names come with every request."""
+
+
+def joined(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by their lower-case names, the values of a repeated one joined by commas in the order sent."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key = _known(name) if len(name) < 64 else _lower(name)
+        text = str(value, "latin-1")
+        headers[key] = f"{headers[key]},{text}" if key in headers else text
+    return headers
+
+
 def read_head(method: str, target: bytes, raw: list[tuple[bytes, bytes]], version: str, keep_alive: bool) -> Head:
     """A head that keeps the rules. Raises BadRequest with the status that RFC 9110 asks for."""
     if version not in ("1.1", "1.0"):
         raise BadRequest(505, "Penstock speaks HTTP/1.1.")
-    headers: dict[str, str] = {}
-    for name, value in raw:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]},{text}" if key in headers else text
+    headers = joined(raw)
     path, query, authority = _read_target(method, target.decode("latin-1"))
     if authority:
         headers["host"] = authority
-    _check_host(headers, raw, version)
+    _check_host(headers, version)
     _check_framing(headers, version)
     if headers.get("expect", "100-continue").lower() != "100-continue":
         raise BadRequest(417, "Only the expectation 100-continue can be met.")
@@ -69,7 +85,7 @@ def read_head(method: str, target: bytes, raw: list[tuple[bytes, bytes]], versio
 def _read_target(method: str, target: str) -> tuple[str, str, str]:
     """Path, query, and the authority where the target is in absolute form (RFC 9112 §3.2)."""
     authority = ""
-    if match := _AUTHORITY.match(target):
+    if not target.startswith("/") and (match := _AUTHORITY.match(target)):
         authority, target = match[1], target[match.end() :]
         target = target if target.startswith("/") else "/" + target
     if not target.startswith("/"):
@@ -80,14 +96,14 @@ def _read_target(method: str, target: str) -> tuple[str, str, str]:
     return path, query, authority
 
 
-def _check_host(headers: dict[str, str], raw: list[tuple[bytes, bytes]], version: str) -> None:
+def _check_host(headers: dict[str, str], version: str) -> None:
     host = headers.get("host")
     if host is None:
         if version == "1.1":
             raise BadRequest(400, "An HTTP/1.1 request has a Host header.")
         headers["host"] = ""
         return
-    if not _HOST.match(host) or sum(name.lower() == b"host" for name, _ in raw) > 1:
+    if not _HOST.match(host):  # a second Host header would have brought a comma
         raise BadRequest(400, "A request has one Host header, a host and a port.")
 
 

@@ -115,8 +115,9 @@ class Invocation(Exchange):
         """Checks the signature over the whole body and finds the endpoint and its variant. Raises AwsError."""
         door, admission, head = self.client.door, self.admission, self.head
         assert admission is not None, "verified once"
-        digest = sha256(body).hexdigest() if admission.needs_body or admission.body_hash else ""
-        if admission.body_hash not in (None, digest):
+        stated = admission.body_hash
+        digest = sha256(body).hexdigest() if stated or admission.needs_body else ""
+        if stated not in (None, digest):
             raise admission.wrong_body()
         admission.check(digest)
         who = caller(admission, door.routes)

@@ -10,9 +10,12 @@ import asyncio
 import socket
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from typing import Protocol, cast
 
 import httptools
+
+from penstock.gateway.head import joined
 
 CONNECT_TIMEOUT_S = 2.0
 """A container must accept within 250 ms (AWS: "Custom Inference Code with Hosting Services"); this leaves room for a busy host."""
@@ -88,6 +91,7 @@ class Upstream(asyncio.Protocol):
     """One connection, serving one request at a time."""
 
     __slots__ = (
+        "_at_chunk",
         "_body_parts",
         "_ended",
         "_feed",
@@ -95,6 +99,7 @@ class Upstream(asyncio.Protocol):
         "_head_bytes",
         "_head_ready",
         "_headless",
+        "_inside",
         "_interim",
         "_keep_alive",
         "_loop",
@@ -140,6 +145,9 @@ class Upstream(asyncio.Protocol):
         self.status = 0
         self.whole_chunks = False
         self._headless = False
+        self._inside = False
+        self._at_chunk = False
+        """Whether the parser stands between two chunks of an answer whose chunks are passed on whole."""
 
     def begin(self, sink: Sink, *, whole_chunks: bool, bodyless: bool = False) -> None:
         """Takes the connection for one request. `whole_chunks`: a part is exactly one HTTP chunk; `bodyless`: the method is HEAD.
@@ -236,6 +244,14 @@ class Upstream(asyncio.Protocol):
         if sink is None:
             self.abort()  # an answer to nothing: nobody may take it for the next one's
             return
+        if self._at_chunk:
+            heads, begin = _chunk_of(len(data))
+            if data.startswith(heads) and data.endswith(b"\r\n"):
+                sink.upstream_parts(
+                    [data[begin:-2]]
+                )  # the token path: one read, one chunk, nothing for the parser to learn
+                return
+            self._at_chunk = False
         if not self.answering:
             self._head_bytes += len(data)
         try:
@@ -244,7 +260,8 @@ class Upstream(asyncio.Protocol):
             self._stumble()
             return
         if self._parts and self.answering and not (self._pending or self._ended):
-            parts, self._parts = self._parts, []  # the token path: whole chunks inside an answer
+            parts, self._parts = self._parts, []  # whole chunks inside an answer
+            self._at_chunk = self.whole_chunks and not self._inside and data.endswith(b"\r\n")
             sink.upstream_parts(parts)
         else:
             self._settle()
@@ -283,10 +300,7 @@ class Upstream(asyncio.Protocol):
             sink.upstream_parts(parts)
 
     def _read_headers(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        for name, value in self._raw:
-            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-            headers[key] = f"{headers[key]},{text}" if key in headers else text
+        headers = joined(self._raw)
         chunked = "transfer-encoding" in headers
         self._framed = chunked or "content-length" in headers or self._headless or self.status in (204, 304)
         if not chunked:
@@ -349,13 +363,27 @@ class Upstream(asyncio.Protocol):
             self._parts.append(self._pending)
             self._pending = b""
 
+    def on_chunk_header(self) -> None:
+        self._inside = True
+
     def on_chunk_complete(self) -> None:
+        self._inside = False
         if self._pending:
             self._parts.append(self._pending)
             self._pending = b""
 
     def on_message_complete(self) -> None:
         self._ended = not self._interim
+
+
+@lru_cache(maxsize=8192)
+def _chunk_of(length: int) -> tuple[tuple[bytes, ...], int]:
+    """How a read of that many bytes begins if it is exactly one chunk, its size in either case; and where its data begins."""
+    for digits in range(1, 8):
+        size = length - digits - 4
+        if size > 0 and len(f"{size:x}") == digits:
+            return (b"%x\r\n" % size, b"%X\r\n" % size), digits + 2
+    return (), 0
 
 
 def _keep_alive_seconds(header: str) -> float:

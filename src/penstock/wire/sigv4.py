@@ -8,12 +8,14 @@ AWS's pages: "Create a signed AWS API request", "Authenticating Requests: Using 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import msgspec
 
 from penstock.wire import refusals
 from penstock.wire.refusals import Dialect
@@ -23,12 +25,12 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 MAX_EXPIRES = 7 * 24 * 3600
 """Longest life of a presigned request, seconds."""
 
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/_.~-]*\Z")
 _TIME = "%Y%m%dT%H%M%SZ"
 _PRESIGNED = ("X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What of a request a signature can cover. `path` and `query` are as sent on the wire, still encoded.
 
     `headers` have lower-case names and values decoded as Latin-1; values of a repeated header are joined with a comma in the order sent.
@@ -40,8 +42,7 @@ class Request:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """The secret of an access key. One with a `session_token` is good only together with it."""
 
     secret: str
@@ -51,8 +52,7 @@ class Key:
         return "Key(…)"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A signature as the request states it, not yet believed."""
 
     access_key: str
@@ -73,8 +73,7 @@ class Claim:
         return f"{self.date}/{self.region}/{self.service}/aws4_request"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """A signature that holds.
 
     `payload` tells how it binds the body: 64 hex digits (its SHA-256), `UNSIGNED-PAYLOAD`, or a `STREAMING-…` value whose chunks
@@ -272,7 +271,7 @@ def canonical_requests(request: Request, claim: Claim, payload: str) -> Iterator
 
     S3 encodes a path once, every other service twice, without dot segments or doubled slashes.
     """
-    headers = "".join([f"{name}:{canonical_value(request.headers.get(name, ''))}\n" for name in claim.signed_headers])
+    headers = _canonical_headers(request.headers, claim.signed_headers)
     tail = f"{headers}\n{';'.join(claim.signed_headers)}\n{payload}"
     s3 = claim.service == "s3"
     query = request.query if claim.expires is None else _without_signature(request.query)
@@ -286,6 +285,13 @@ def canonical_requests(request: Request, claim: Claim, payload: str) -> Iterator
         yield exact.encode("latin-1", "replace")  # a client that sent and signed UTF-8 in a header's value
 
 
+def _canonical_headers(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
+    text = "".join([f"{name}:{headers.get(name, '').strip()}\n" for name in names])
+    if "  " in text or "\t" in text:
+        return "".join([f"{name}:{canonical_value(headers.get(name, ''))}\n" for name in names])
+    return text
+
+
 def canonical_value(value: str) -> str:
     """A header's value without outer spaces, inner runs of them made one."""
     return " ".join(value.split()) if "  " in value or "\t" in value else value.strip()
@@ -295,6 +301,8 @@ def encode_again(path: str) -> str:
     """A path as every service but S3 signs it: normalised, and encoded once more than on the wire."""
     if "//" in path or "/." in path:
         path = normalise_path(path)
+    if _PLAIN_PATH.match(path):
+        return path
     return quote_from_bytes(path.encode("utf-8", "surrogateescape"), safe="/~")
 
 
