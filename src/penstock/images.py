@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Server = Literal["lmi", "tgi", "scripted", "container"]
+Server = Literal["lmi", "tgi", "scripted", "replay", "container"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ _BUILT_IN: dict[str, tuple[Server, str]] = {
     "penstock/lmi": ("lmi", "0.23.0"),
     "penstock/tgi": ("tgi", "1.0.3"),
     "penstock/scripted": ("scripted", ""),
+    "penstock/replay": ("replay", ""),
 }
 
 

@@ -28,6 +28,7 @@ ECR = "763104351884.dkr.ecr.us-west-2.amazonaws.com"
         ("localhost:5000/penstock/tgi", "tgi", "1.0.3"),
         ("localhost:5000/penstock/tgi@sha256:0123", "tgi", "1.0.3"),
         ("penstock/scripted", "scripted", ""),
+        ("penstock/replay", "replay", ""),
         (f"{ECR}/djl-inference", "container", ""),
         (f"{ECR}/djl-inference@sha256:0123", "container", ""),
         (f"{ECR}/my-djl-inference:0.23.0", "container", ""),

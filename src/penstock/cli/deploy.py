@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -13,9 +14,12 @@ import typer
 from penstock.cli import endpoints
 from penstock.cli.app import Home, Json, app, err, fail, print_json
 from penstock.cli.endpoints import Deployment
+from penstock.cli.fault import call
 from penstock.cli.logs import last_lines
 from penstock.cli.progress import step
 from penstock.cli.server import Server, aws_errors, running
+from penstock.tape import TapeError, load, scrub, write
+from penstock.tape import replay as plays
 
 deploy = typer.Typer(help="Deploy a model and wait until it is InService.", no_args_is_help=True)
 app.add_typer(deploy, name="deploy")
@@ -103,6 +107,41 @@ def scripted(
         no_wait,
         as_json,
     )
+
+
+@deploy.command()
+def replay(
+    tape: Annotated[Path, typer.Option(help="The recorded stream (penstock record).")],
+    speed: Annotated[str, typer.Option(help="original, none, or how many times as fast.")] = "original",
+    name: Name = None,
+    count: Count = 1,
+    as_json: Json = False,
+    home: Home = None,
+) -> None:
+    """Serve a recorded stream: its parts, its times and its end, for every request."""
+    try:
+        factor = plays.read_speed(speed)
+        with tape.open("rb") as file:
+            recorded = load(file)
+    except OSError as error:
+        fail(f"{tape}: {error.strerror}")
+    except ValueError as error:
+        fail(f"{tape}: {error}" if isinstance(error, TapeError) else str(error))
+    name = name or _name("replay")
+    server = running(home)
+    with aws_errors():
+        text = b"".join(write(line) for line in scrub(recorded).lines()).decode()
+        data = endpoints.upload_artifact(server, name, {"tape.jsonl": text})
+        environment = {"PENSTOCK_TAPE_SPEED": speed}
+        deployment = Deployment(name, "penstock/replay", environment, model_data=data, instance_count=count)
+        endpoints.create(server, deployment)
+        seen = bring_up(server, name)
+        if plan := plays.plan(recorded, factor):
+            call(server, "PUT", name, json.dumps(plan))
+    if as_json:
+        print_json(seen)
+    else:
+        err.print(f"try it: penstock record {name} x", highlight=False)
 
 
 @deploy.command()

@@ -8,7 +8,23 @@ import sys
 
 from penstock.cli.app import app
 
-VERBS = ("up", "env", "run", "deploy", "invoke", "listing", "logs", "fault", "models", "keys", "chat", "demo", "doctor")
+VERBS = (
+    "up",
+    "env",
+    "run",
+    "deploy",
+    "invoke",
+    "listing",
+    "logs",
+    "fault",
+    "record",
+    "tape",
+    "models",
+    "keys",
+    "chat",
+    "demo",
+    "doctor",
+)
 
 for verb in VERBS:
     importlib.import_module(f"penstock.cli.{verb}")

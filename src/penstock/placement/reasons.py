@@ -42,7 +42,7 @@ def no_engine(spec: ReplicaSpec) -> str:
     return bounded(
         f"The {spec.container} container for production variant {spec.variant} could not be started: the image {spec.image.uri} needs a "
         "container engine, and none is configured. Images that run without one: djl-inference, huggingface-pytorch-tgi-inference, "
-        "penstock/lmi, penstock/tgi, penstock/scripted."
+        "penstock/lmi, penstock/tgi, penstock/scripted, penstock/replay."
     )
 
 

@@ -67,6 +67,12 @@ class Wait(_Strict, frozen=True, kw_only=True):
     wait_ms: Milliseconds
 
 
+class At(_Strict, frozen=True, kw_only=True):
+    """Wait until so long after the request came; times of such steps do not add up to more than they say."""
+
+    at_ms: Milliseconds
+
+
 class Echo(_Strict, frozen=True, kw_only=True):
     """The request's body in `pieces` chunks of nearly the same length, or its headers as one chunk of JSON."""
 
@@ -88,7 +94,7 @@ class Repeat(_Strict, frozen=True, kw_only=True):
     steps: tuple[Any, ...]
 
 
-Step: TypeAlias = Status | Send | Base64 | Sse | JsonLine | Wait | Echo | End | Repeat
+Step: TypeAlias = Status | Send | Base64 | Sse | JsonLine | Wait | At | Echo | End | Repeat
 
 _STEPS: dict[str, type[Step]] = {
     "status": Status,
@@ -97,6 +103,7 @@ _STEPS: dict[str, type[Step]] = {
     "sse": Sse,
     "jsonline": JsonLine,
     "wait_ms": Wait,
+    "at_ms": At,
     "echo": Echo,
     "end": End,
     "repeat": Repeat,
@@ -209,7 +216,7 @@ def _parse_step(value: Any, where: str, depth: int) -> Step:
     return step
 
 
-def flat(steps: tuple[Step, ...]) -> Iterator[Status | Send | Base64 | Sse | JsonLine | Wait | Echo | End]:
+def flat(steps: tuple[Step, ...]) -> Iterator[Status | Send | Base64 | Sse | JsonLine | Wait | At | Echo | End]:
     """The steps in the order in which they are carried out, `repeat` unrolled."""
     for step in steps:
         if isinstance(step, Repeat):

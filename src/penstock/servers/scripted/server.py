@@ -22,6 +22,7 @@ from typing import Any
 
 from penstock.servers.scripted.http import Answer, Request, serve_connection
 from penstock.servers.scripted.script import (
+    At,
     Echo,
     End,
     Script,
@@ -149,6 +150,7 @@ class Server:
             raise Refused(str(error)) from None
 
     async def _play(self, steps: tuple[Step, ...], request: Request, answer: Answer, extra: dict[str, str]) -> None:
+        began = time.monotonic()
         kind = {"content-type": request.headers.get("content-type", "application/octet-stream")}
         for step in flat(steps):
             if isinstance(step, Status):
@@ -156,6 +158,9 @@ class Server:
                     _log.error("a status after the answer has begun is passed over")
                     continue
                 await answer.begin(step.status, {**_with_type(step.headers, kind), **extra})
+                continue
+            if isinstance(step, At):
+                await asyncio.sleep(max(0.0, began + step.at_ms / 1000 - time.monotonic()))
                 continue
             if isinstance(step, Wait):
                 await asyncio.sleep(step.wait_ms / 1000)

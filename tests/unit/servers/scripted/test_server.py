@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -107,6 +108,15 @@ async def test_one_send_is_one_chunk() -> None:
         b'["x"]\n',
         *["\N{SNOWMAN}".encode()] * 2,
     ]
+
+
+async def test_moments_do_not_add_up_as_waits_do() -> None:
+    steps = [{"wait_ms": 30}, {"at_ms": 60}, {"send": "a"}, {"at_ms": 60}, {"send": "b"}, {"at_ms": 90}]
+    async with serving(steps) as (port, _):
+        began = time.monotonic()
+        assert (await invoke(port))[2] == [b"a", b"b"]
+    assert time.monotonic() - began >= 0.09
+    assert time.monotonic() - began < 5
 
 
 async def test_without_a_script_the_body_comes_back_in_pieces() -> None:

@@ -1,0 +1,1 @@
+"""The replay model server: a recorded stream again, for every request."""
