@@ -138,6 +138,8 @@ class Settings:
     region: str = "us-east-1"
     database_url: str = ""
     """SQLAlchemy URL; empty is SQLite in the home."""
+    access_log: str = ""
+    """A file for one JSON line a request; empty is `logs/access.jsonl` in the home, `off` is none."""
     instance_limit: int = 64
     """Most instances (replicas) of all endpoints together; AWS's ResourceLimitExceeded beyond it."""
     limits: Limits = field(default_factory=Limits)

@@ -79,16 +79,50 @@ class RoutingTable:
     keys: tuple[AccessKey, ...] = ()
 
 
+LATENCY_BOUNDS_US = (
+    *(100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000),
+    *(1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000, 120_000_000, 480_000_000),
+)
+"""Upper bounds of a latency's buckets, microseconds."""
+
+
+@dataclass(slots=True)
+class Latency:
+    """How often a latency fell into each bucket of `LATENCY_BOUNDS_US` and beyond the last, and all of them together."""
+
+    buckets: list[int]
+    total_us: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a worker counted of one variant since it last told, by CloudWatch's names; `in_flight` is how it stands now."""
+
+    account: str
+    region: str
+    endpoint: str
+    variant: str
+    in_flight: int
+    counts: dict[str, int]
+    latencies: dict[str, Latency]
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayEvent:
-    """What a gateway worker tells control. `ready`: it serves on `ports`; `unreachable`: a replica refused or dropped a connection."""
+    """What a gateway worker tells control. `ready`: it serves on `ports`; `unreachable`: a replica refused or dropped a connection.
 
-    kind: Literal["ready", "unreachable"]
+    `measured`: about once a second, what has been counted since.
+    """
+
+    kind: Literal["ready", "unreachable", "measured"]
     worker: int
     ports: dict[str, int] = field(default_factory=dict)
     """Of `ready`: "https", "http", "proxy" to the port bound."""
     replica: str = ""
     epoch: int = 0
+    measured: Measured | None = None
+    dropped: int = 0
+    """Lines that the access log lost."""
 
 
 # How the gateway hands an authenticated request to control (HTTP on `Paths.control_socket`). It strips these from what clients send.

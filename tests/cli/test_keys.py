@@ -111,3 +111,11 @@ def test_a_service_that_is_not_served_is_told_so_in_its_protocol(penstock: Penst
         code, status, text = error_of(getattr(client(penstock, key, service), call))
         assert (code, status) == ("UnknownOperationException", 404), service
         assert text == f"Penstock does not serve the service {service}."
+
+
+def test_metrics_are_there_for_prometheus(penstock: Penstock) -> None:
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{penstock.port('http')}/metrics", timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert b"# TYPE FirstChunkLatency histogram" in answer.read()

@@ -153,6 +153,7 @@ class House:
         self.paths = Paths(home)
         self.environ = dict(environ or {})
         self.paths.run.mkdir(parents=True)
+        self.paths.logs.mkdir()
         ensure_certificates(self.paths)
         self.events: list[GatewayEvent] = []
         self.endpoints: dict[str, Endpoint] = {}
@@ -304,16 +305,19 @@ class House:
             arguments += [f"--{name}-fd", str(sock.fileno())]
         environ = {**os.environ, "PYTHONPATH": "src", **self.environ}
         log = (self.paths.home / "gateway.log").open("ab")
-        ready = len(self.events)
+        ready = len(self._readies())
         self.process = subprocess.Popen(
             arguments, pass_fds=[sock.fileno() for sock in sockets.values()], env=environ, stderr=log
         )
         log.close()
         for sock in sockets.values():
             sock.close()
-        until(lambda: len(self.events) > ready or self._died(), what="the gateway to be ready")
-        self.ports = self.events[-1].ports
+        until(lambda: len(self._readies()) > ready or self._died(), what="the gateway to be ready")
+        self.ports = self._readies()[-1].ports
         return self
+
+    def _readies(self) -> list[GatewayEvent]:
+        return [event for event in self.events if event.kind == "ready"]
 
     def _died(self) -> bool:
         assert self.process is not None

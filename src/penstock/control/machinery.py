@@ -23,6 +23,7 @@ from penstock.control.act import Publish, Reconciler
 from penstock.control.app import Service, make_app
 from penstock.control.faults import FaultPlans
 from penstock.control.keyring import Keyring
+from penstock.control.metrics import Metrics
 from penstock.control.neighbours.s3.store import ObjectStore
 from penstock.control.neighbours.services import make_neighbours
 from penstock.control.sagemaker.context import Context
@@ -44,6 +45,7 @@ class Machinery:
     """Made on the event loop, in the process that holds the home's lock. Raises migrate.WrongDatabase, OSError."""
 
     def __init__(self, settings: Settings, keys: Keyring, publish: Publish, https_fd: int) -> None:
+        self.metrics = Metrics()
         self._store = store.open_store(settings.paths.database, settings.database_url)
         try:
             objects = ObjectStore(settings.paths.buckets)
@@ -51,7 +53,8 @@ class Machinery:
             aws = aws_of_replicas(settings, keys.first, https_fd)
             self._placement: Placement = ProcessPlacement(settings.paths, objects, aws)
             self._reconciler = Reconciler(self._store, self._placement, publish, drain_s=settings.limits.drain_s)
-            self._api = _make_api(_services(settings, keys, objects, self._store, self._reconciler))
+            services = _services(settings, keys, objects, self._store, self._reconciler)
+            self._api = _make_api({**services, "metrics": self.metrics})
         except BaseException:
             self._store.close()
             raise

@@ -21,6 +21,7 @@ from penstock.gateway.door import Door
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import BadRequest, Head, read_head, without_upgrade
 from penstock.gateway.hostile.reset import Reset
+from penstock.gateway.trace import LEFT, Trace
 
 log = logging.getLogger("penstock.gateway")
 
@@ -38,12 +39,15 @@ Opener = Callable[[Client, Head, str], Exchange]
 class Incoming:
     """A request whose turn may not have come: what has arrived of it so far."""
 
-    __slots__ = ("answered", "ended", "exchange", "head", "pieces")
+    __slots__ = ("answered", "ended", "exchange", "head", "pieces", "received", "trace")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.exchange: Exchange | None = None
         self.pieces: list[bytes] = []
+        self.received = 0
+        self.trace: Trace | None = None
+        """While it is being served."""
         self.ended = False
         self.answered = False
 
@@ -71,6 +75,7 @@ class ClientConnection(asyncio.Protocol):
         "deadline",
         "door",
         "opener",
+        "trace",
         "transport",
         "write_paused",
     )
@@ -79,6 +84,7 @@ class ClientConnection(asyncio.Protocol):
         self.door = door
         self.opener = opener
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anybody else sees this object
+        self.trace: Trace = None  # type: ignore[assignment]  # set with each request, before anybody is asked to answer it
         self.answer_by = inf
         self.deadline = inf
         self.write_paused = False
@@ -112,6 +118,7 @@ class ClientConnection(asyncio.Protocol):
     def _leave(self) -> None:
         queue, self._queue = self._queue, deque()
         for incoming in queue:
+            self._over(incoming, LEFT)
             exchange, incoming.exchange = incoming.exchange, None
             if exchange is not None:
                 exchange.gone()
@@ -190,6 +197,7 @@ class ClientConnection(asyncio.Protocol):
         incoming = self._queue[-1] if self._queue else None
         if incoming is None or incoming.answered:
             return
+        incoming.received += len(data)
         if incoming.exchange is not None:
             self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
             self._expects = False
@@ -229,6 +237,7 @@ class ClientConnection(asyncio.Protocol):
         self._expects = head.expects and not incoming.pieces and not incoming.ended
         self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
         request_id = self.door.request_id()
+        self.trace = incoming.trace = Trace(request_id, f"{head.method} {head.path}", self.door.loop.time())
         try:
             exchange = incoming.exchange = self.opener(self, head, request_id)
             exchange.start()
@@ -291,6 +300,7 @@ class ClientConnection(asyncio.Protocol):
         incoming = self._queue[0]
         incoming.exchange = None
         incoming.answered = True
+        self._over(incoming)
         self.answer_by = inf
         if incoming.ended:
             self._next()
@@ -304,8 +314,22 @@ class ClientConnection(asyncio.Protocol):
         """Answers the present request with an error; `marks` are further headers."""
         if self._expects:
             self._keep_alive = False
-        self.write(answers.error_answer(head, error, request_id, marks, keep_alive=self.keep_alive))
+        answer = answers.error_answer(head, error, request_id, marks, keep_alive=self.keep_alive)
+        trace = self.trace
+        trace.status, trace.error = error.status, error.code or str(error.status)
+        trace.bytes_out = len(answer) - answer.index(b"\r\n\r\n") - 4
+        self.write(answer)
         self.done()
+
+    def _over(self, incoming: Incoming, error: str = "") -> None:
+        """Notes the end of a request that was being served; `error` is what ended it where nothing else has been told."""
+        trace, incoming.trace = incoming.trace, None
+        if trace is None:
+            return
+        broken = trace.status == 200 and bool(trace.error)
+        trace.error = trace.error or error
+        trace.bytes_in = incoming.received
+        self.door.finished(trace, broken=broken)
 
     def break_off(self) -> None:
         """Ends the connection so that no client can take what it got for a whole answer."""
@@ -360,6 +384,9 @@ class ClientConnection(asyncio.Protocol):
         if exchange is not None:
             exchange.gone()
             self._queue[0].exchange = None
+        if trace := self._queue[0].trace:
+            trace.status, trace.error = 500, "InternalFailure"
+            self._over(self._queue[0])
         self.transport.write(answers.error_answer(head, failures.internal(), request_id, keep_alive=False))
         self._linger()
 

@@ -9,7 +9,7 @@ import re
 from urllib.parse import unquote
 
 from penstock.errors import AwsError
-from penstock.gateway import failures
+from penstock.gateway import failures, metricspage
 from penstock.gateway.authenticate import Admission, admit, admit_bearer
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
@@ -28,6 +28,10 @@ _OPERATIONS: dict[str, type[Invocation]] = {
     "invocations": UnaryInvocation,
     "invocations-response-stream": StreamedInvocation,
 }
+_NAMES = {
+    "invocations": "InvokeEndpoint",
+    "invocations-response-stream": "InvokeEndpointWithResponseStream",
+}
 _HOSTILE: dict[str, type[Invocation]] = {
     "invocations": HostileUnary,
     "invocations-response-stream": HostileStreamed,
@@ -39,15 +43,22 @@ def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
     door = client.door
     if door.draining:
         raise failures.unavailable("The server is shutting down. Send the request again.")
+    if head.path == "/metrics" and metricspage.is_asked(client, head):
+        return metricspage.MetricsPage(client, head, request_id)
     openai = _OPENAI.match(head.path) if head.path.endswith("/completions") else None
     authenticate = admit_bearer if openai and head.headers.get("authorization", "").startswith("Bearer ") else admit
     admission = authenticate(head, door.routes.secret, door.clock(), door.limits.clock_skew_s)
+    client.trace.key = admission.claim.access_key
+    client.trace.region = admission.claim.region
     if openai and head.method == "POST" and admission.claim.service == "sagemaker":
         if openai[2]:
             head.headers[INFERENCE_COMPONENT] = unquote(openai[2])
+        client.trace.operation = "ChatCompletions"
         return OpenAIInvocation(client, head, request_id, admission, unquote(openai[1]))
     if head.path.startswith("/endpoints/") and admission.claim.service == "sagemaker":
         return _invocation(client, head, request_id, admission)
+    if target := head.headers.get("x-amz-target"):
+        client.trace.operation = target
     return Relay(client, head, request_id, admission)
 
 
@@ -58,5 +69,6 @@ def _invocation(client: Client, head: Head, request_id: str, admission: Admissio
     if head.method != "POST":
         raise AwsError("UnknownOperationException", f"This path has no operation {head.method}.", status=405)
     name = unquote(match[1])
+    client.trace.operation = _NAMES[match[2]]
     operations = _HOSTILE if name in client.door.routes.planned or FAULTS in head.headers else _OPERATIONS
     return operations[match[2]](client, head, request_id, admission, name)

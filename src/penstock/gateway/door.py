@@ -14,13 +14,20 @@ from random import Random
 from typing import Protocol
 
 from penstock.config import Settings
+from penstock.gateway.accesslog import AccessLog, place
+from penstock.gateway.measures import Measures
 from penstock.gateway.routing import Routes
 from penstock.gateway.sessions import Sessions
+from penstock.gateway.trace import Trace
 from penstock.gateway.upstream import Target
 from penstock.routes import GatewayEvent
 
 SWEEP_S = 0.25
 """How often deadlines are looked at: one timer for all connections instead of several for each."""
+
+
+TELL_S = 1.0
+"""How often control hears what was measured."""
 
 
 class Swept(Protocol):
@@ -58,6 +65,9 @@ class Door:
         self.worker = worker
         self.clock = clock
         self.rng = rng or Random()  # noqa: S311  # chooses replicas and names requests, guards nothing
+        self.access_log = AccessLog(place(settings.access_log, settings.paths.logs))
+        self.measures = Measures(worker)
+        self._told = 0.0
         self.connections: set[Swept] = set()
         self.draining = False
         self._emptied = asyncio.Event()
@@ -71,6 +81,19 @@ class Door:
     def unreachable(self, target: Target) -> None:
         """Tells control that a replica refused or dropped a connection."""
         self.notify(GatewayEvent("unreachable", self.worker, replica=target.name, epoch=target.epoch))
+
+    def finished(self, trace: Trace, *, broken: bool = False) -> None:
+        """A request is over, however it ended. `broken`: a stream that had begun did not end cleanly."""
+        now = self.loop.time()
+        if self.access_log.on:
+            self.access_log.add(trace.line(now, self.clock()))
+        if trace.variant:
+            self.measures.observe(trace, now, broken=broken)
+
+    def tell(self) -> None:
+        """Sends what was measured to control, and lines of the access log to their file."""
+        self.measures.tell(self.notify, self.access_log.dropped)
+        self.access_log.flush(self.loop)
 
     def arrived(self, client: Swept) -> None:
         self.connections.add(client)
@@ -90,6 +113,9 @@ class Door:
         for target in self.routes.targets:
             target.sweep(now)
         self.control.sweep(now)
+        if now >= self._told + TELL_S:
+            self._told = now
+            self.tell()
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     async def drain(self) -> None:
@@ -103,6 +129,8 @@ class Door:
                 await asyncio.wait_for(self._emptied.wait(), self.limits.drain_s)
         for client in list(self.connections):
             client.shut()
+        self.tell()
+        await self.access_log.close()
         await asyncio.sleep(0)  # what `shut` wrote goes out at the end of this turn of the loop
         if self._sweeper:
             self._sweeper.cancel()

@@ -12,6 +12,7 @@ from typing import Protocol
 from penstock.errors import AwsError
 from penstock.gateway.door import Door
 from penstock.gateway.head import Head
+from penstock.gateway.trace import Trace
 
 
 class Client(Protocol):
@@ -24,6 +25,8 @@ class Client(Protocol):
         """Whether the connection goes on after the present answer: its head must say so."""
         ...
 
+    trace: Trace
+    """The note of the present request."""
     transport: asyncio.Transport
     write_paused: bool
     answer_by: float
@@ -60,12 +63,13 @@ class Exchange:
     After `done`, `break_off` or `gone` nothing more is called.
     """
 
-    __slots__ = ("client", "head", "request_id")
+    __slots__ = ("client", "head", "request_id", "trace")
 
     def __init__(self, client: Client, head: Head, request_id: str) -> None:
         self.client = client
         self.head = head
         self.request_id = request_id
+        self.trace = client.trace
 
     def start(self) -> None:
         """The head has been read. Raises AwsError where that alone is reason to refuse; the connection tells it."""

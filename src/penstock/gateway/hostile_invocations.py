@@ -139,6 +139,8 @@ class HostileStreamed(_Hostile, StreamedInvocation):
 
     def send(self, frames: list[bytes]) -> None:
         self.begin()
+        self._count(frames)
+        self.trace.first = self.trace.first or self.client.door.loop.time()
         if self.head.http11:
             frames = [b"%x\r\n%s\r\n" % (len(frame), frame) for frame in frames]
         self.client.write(b"".join(frames))

@@ -132,6 +132,9 @@ class Invocation(Exchange):
             self._follow_session(self.route)
         else:
             self._draw_variant(self.route, head.headers.get("x-amzn-sagemaker-target-variant"))
+        trace = self.trace
+        trace.account, trace.region, trace.endpoint = who.key.account, who.region, self.endpoint_name
+        self._note_variant()
         self._body = [to_container(head.headers, self.rules, len(body)), body]
         self.client.answer_by = door.loop.time() + self.allowance()
         head.raw.clear()
@@ -154,6 +157,11 @@ class Invocation(Exchange):
         if bearer:
             authorize(who.key.policies, Question("sagemaker:CallWithBearerToken", "*", context), who.key.arn)
         authorize(who.key.policies, Question("sagemaker:InvokeEndpoint", arn, context), who.key.arn)
+
+    def _note_variant(self) -> None:
+        assert self.variant is not None
+        self.trace.variant = self.variant.variant.name
+        self.client.door.measures.begin(self.trace, self.variant)
 
     def _draw_variant(self, route: Route, wanted: str | None) -> None:
         self.variant = route.variant(wanted) if wanted else route.by_weight(self.client.door.rng)
@@ -216,6 +224,7 @@ class Invocation(Exchange):
         else:
             name = self.variant.variant.name
             self._draw_variant(self.route, name if self.route.variant(name) else None)
+        self._note_variant()
 
     def _take(self, target: Target | None) -> None:
         """Counts this request against `target`, and no more against the one before."""
@@ -236,12 +245,13 @@ class Invocation(Exchange):
     def upstream_ready(self, upstream: Upstream) -> None:
         self._dial = None
         self.upstream = upstream
+        self.trace.sent = self.client.door.loop.time()
         upstream.begin(self, whole_chunks=True)
         upstream.write(b"".join((self.request_line, upstream.target.host, b"\r\n", *self._body)))
 
     def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None:
         self._body = []
-        self._status = status
+        self._status = self.trace.model_status = status
         if 200 <= status < 300:
             try:
                 self._read_returned(headers)
@@ -279,6 +289,7 @@ class Invocation(Exchange):
 
     def upstream_end(self) -> None:
         self.upstream = None
+        self.trace.answered = self.client.door.loop.time()
         self._take(None)
         if 200 <= self._status < 300:
             self.finished()

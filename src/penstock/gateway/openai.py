@@ -25,6 +25,7 @@ class OpenAIInvocation(Invocation):
 
     def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None:
         self._body = []
+        self.trace.model_status = self.trace.status = status
         self._status = 200  # whatever it is, it is the client's
         client = self.client
         assert self.variant is not None
@@ -45,6 +46,10 @@ class OpenAIInvocation(Invocation):
             self.pause()
 
     def parts(self, parts: list[bytes]) -> None:
+        trace = self.trace
+        trace.first = trace.first or self.client.door.loop.time()
+        trace.parts += len(parts)
+        trace.bytes_out += sum(map(len, parts))
         if self._chunked:
             parts = [b"%x\r\n%s\r\n" % (len(part), part) for part in parts]
         self.client.write(b"".join(parts))
@@ -55,11 +60,13 @@ class OpenAIInvocation(Invocation):
         self.client.done()
 
     def broken(self) -> None:
+        self.trace.error = "StreamBroken"
         self.client.break_off()  # there is no frame to say so in
 
     def expired(self) -> None:
         if self.begun:
             self._give_back()
+            self.trace.error = "ModelInvocationTimeExceeded"
             self.client.break_off()
         else:
             super().expired()

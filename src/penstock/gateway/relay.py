@@ -131,12 +131,16 @@ class Relay(Exchange):
             self._fail(error)
 
     def _forward(self, body_sha256: str) -> None:
-        """Checks the signature and turns to control. Raises AwsError."""
-        self._admission.check(body_sha256)
+        """Turns to control. Raises AwsError."""
         door = self.client.door
-        self._caller = caller(self._admission, door.routes)
+        self._caller = self._identify(body_sha256)
         self._progress()
         self._dial = reach(door.loop, door.control, self)
+
+    def _identify(self, body_sha256: str) -> Caller:
+        """Checks the signature. Raises AwsError."""
+        self._admission.check(body_sha256)
+        return caller(self._admission, self.client.door.routes)
 
     def _progress(self) -> None:
         self.client.answer_by = self.client.door.loop.time() + SILENCE_S
@@ -203,11 +207,13 @@ class Relay(Exchange):
             self._chunked_out = True
             fields.append(("transfer-encoding", "chunked"))
         self._begun = True
+        self.trace.status = status
         client.write(answers.head_bytes(status, fields, keep_alive=client.keep_alive))
         if client.write_paused:
             self.pause()
 
     def upstream_parts(self, parts: list[bytes]) -> None:
+        self.trace.bytes_out += sum(map(len, parts))
         if self._chunked_out:
             parts = [b"%x\r\n%s\r\n" % (len(part), part) for part in parts]
         self._progress()

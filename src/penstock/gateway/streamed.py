@@ -11,6 +11,7 @@ from functools import lru_cache
 from struct import Struct
 from zlib import crc32
 
+from penstock.errors import AwsError
 from penstock.gateway import answers, failures
 from penstock.gateway.headers import SESSION, STREAMED
 from penstock.gateway.invocation import Invocation
@@ -66,8 +67,9 @@ class StreamedInvocation(Invocation):
             fields.append(("transfer-encoding", "chunked"))
         self.begun = True
         client.write(answers.head_bytes(200, fields, keep_alive=client.keep_alive))
+        self.trace.status = 200
         if self.head.http11:
-            self._write = client.transport.write
+            self._write = self._write_first
         if client.write_paused:
             self.pause()
 
@@ -76,33 +78,53 @@ class StreamedInvocation(Invocation):
             super().upstream_parts(parts)
         elif len(parts) == 1:
             part = parts[0]
+            trace = self.trace
+            trace.parts += 1
+            trace.bytes_out += len(part)
             head, crc = _chunk_head(len(part))  # `_chunk`, without its call: this line runs once a token
             self._write(b"".join((head, part, _TAIL(crc32(part, crc), b"\r\n"))))
         else:
+            self._count(parts)
             self._write(b"".join([piece for part in parts for piece in _chunk(part)]))
 
+    def _write_first(self, data: bytes) -> None:
+        """The first part, whose time is noted; all others go straight to the transport."""
+        self.trace.first = self.client.door.loop.time()
+        self._write = self.client.transport.write
+        self._write(data)
+
+    def _count(self, parts: list[bytes]) -> None:
+        self.trace.parts += len(parts)
+        self.trace.bytes_out += sum(map(len, parts))
+
     def parts(self, parts: list[bytes]) -> None:
+        self._count(parts)
+        self.trace.first = self.trace.first or self.client.door.loop.time()
         self.client.write(b"".join(map(part_frame, parts)))  # to HTTP/1.0, whose bodies end with the connection
 
     def finished(self) -> None:
         self._end(b"")
 
     def broken(self) -> None:
-        self._end(exception_frame(failures.stream_broken(self.container)))
+        self._end_with(failures.stream_broken(self.container))
 
     def expired(self) -> None:
         if not self.begun:
             super().expired()
             return
         self._give_back()
-        self._end(exception_frame(failures.stream_timed_out(self.container)))
+        self._end_with(failures.stream_timed_out(self.container))
 
     def shut(self) -> None:
         if not self.begun:
             super().shut()
             return
         self._give_back()
-        self._end(exception_frame(failures.stream_ended_by_shutdown()))
+        self._end_with(failures.stream_ended_by_shutdown())
+
+    def _end_with(self, error: AwsError) -> None:
+        self.trace.error = str(error.members.get("ErrorCode", error.code))
+        self._end(exception_frame(error))
 
     def _end(self, frame: bytes) -> None:
         """The stream's last bytes: at most one exception frame, then the end of the HTTP body."""

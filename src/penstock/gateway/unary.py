@@ -40,6 +40,8 @@ class UnaryInvocation(Invocation):
             self._refuse(self._container_error(None))
 
     def finished(self) -> None:
+        self.trace.status, self.trace.bytes_out = 200, self._answer_size
+        self.trace.first = self.trace.answered
         self.client.write(b"".join((self.answer_head(), *self._answer)))
         self.client.done()
 

@@ -1,0 +1,107 @@
+"""Metrics of all gateway workers together, under CloudWatch's names, as Prometheus reads them.
+
+Owns the sums since the start and their page. It must never grow without bound: it holds at most `MAX_SERIES` variants, the latest.
+AWS's page: "Monitor Amazon SageMaker endpoints with Amazon CloudWatch".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock.routes import LATENCY_BOUNDS_US, GatewayEvent, Latency
+
+MAX_SERIES = 10_000
+LABELS = ("EndpointName", "VariantName", "Region", "AccountId")
+COUNTS: Mapping[str, str] = {
+    "Invocations": "Requests sent to a variant.",
+    "Invocation4XXErrors": "Requests that the container answered with 4xx.",
+    "Invocation5XXErrors": "Requests that the container answered with 5xx.",
+    "InvocationModelErrors": "Requests that got no 2xx from the container, time-outs and broken connections included.",
+    "MidStreamErrors": "Streams that had begun and ended with an error.",
+}
+LATENCIES: Mapping[str, str] = {
+    "ModelLatency": "From the request's sending to the end of the container's answer.",
+    "OverheadLatency": "What Penstock adds to ModelLatency.",
+    "FirstChunkLatency": "Of streams: from the request's arrival to the first part.",
+    "FirstChunkModelLatency": "Of streams: from the request's sending to the container's first chunk.",
+    "FirstChunkOverheadLatency": "What Penstock adds to FirstChunkModelLatency.",
+}
+
+
+@dataclass(slots=True)
+class _Series:
+    counts: dict[str, int] = field(default_factory=dict)
+    latencies: dict[str, Latency] = field(default_factory=dict)
+    in_flight: dict[int, int] = field(default_factory=dict)
+    """By worker."""
+
+
+class Metrics(Collector):
+    """`add` what workers tell; `handle` answers a scrape."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[str, str, str, str], _Series] = {}
+        self._dropped = 0
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def add(self, event: GatewayEvent) -> None:
+        if event.kind == "ready":  # a worker that is new has nothing in flight, whatever its forerunner had
+            for series in self._series.values():
+                series.in_flight.pop(event.worker, None)
+        self._dropped += event.dropped
+        told = event.measured
+        if told is None:
+            return
+        key = (told.endpoint, told.variant, told.region, told.account)
+        series = self._series.pop(key) if key in self._series else _Series()
+        self._series[key] = series
+        if len(self._series) > MAX_SERIES:
+            del self._series[next(iter(self._series))]
+        series.in_flight[event.worker] = told.in_flight
+        for name, added in told.counts.items():
+            series.counts[name] = series.counts.get(name, 0) + added
+        for name, latency in told.latencies.items():
+            known = series.latencies.get(name)
+            if known is None:
+                series.latencies[name] = latency
+                continue
+            known.total_us += latency.total_us
+            known.buckets = [a + b for a, b in zip(known.buckets, latency.buckets, strict=True)]
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text in COUNTS.items():
+            counter = CounterMetricFamily(name, text, labels=LABELS)
+            for labels, series in self._series.items():
+                counter.add_metric(labels, series.counts.get(name, 0))
+            yield counter
+        for name, text in LATENCIES.items():
+            histogram = HistogramMetricFamily(name, f"{text} Microseconds.", labels=LABELS)
+            for labels, series in self._series.items():
+                if latency := series.latencies.get(name):
+                    histogram.add_metric(labels, _cumulated(latency), latency.total_us)
+            yield histogram
+        gauge = GaugeMetricFamily("ConcurrentRequestsPerModel", "Requests in flight.", labels=LABELS)
+        for labels, series in self._series.items():
+            gauge.add_metric(labels, sum(series.in_flight.values()))
+        yield gauge
+        yield CounterMetricFamily("penstock_access_log_dropped_lines", "Lines of the access log lost.", self._dropped)
+
+    async def handle(self, request: Request) -> Response:
+        return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _cumulated(latency: Latency) -> list[tuple[str, float]]:
+    total, rows = 0, []
+    for bound, count in zip([*map(str, map(float, LATENCY_BOUNDS_US)), "+Inf"], latency.buckets, strict=True):
+        total += count
+        rows.append((bound, float(total)))
+    return rows
