@@ -150,3 +150,24 @@ def test_a_plan_that_cannot_be_read_is_left_out(wire: Bench) -> None:
     wire.plan({"rules": "of another version"})
     assert listen(wire.client()).parts == [chunk.encode() for chunk in CHUNKS]
     assert "is left out" in wire.house.log()
+
+
+def test_off_is_out_of_the_path(tmp_path: Path) -> None:
+    """Whatever other endpoints do: without a plan of its own a request is answered by the usual invocation, and none of this runs."""
+    from penstock.gateway import dispatch, hostile_invocations
+    from penstock.gateway.routing import Routes
+    from penstock.gateway.streamed import StreamedInvocation
+    from penstock.routes import Endpoint, RoutingTable
+
+    routes = Routes()
+    plans = {
+        "calm": "",
+        "header": '{"allow_header": true}',
+        "as-is": '{"slicing": {"mode": "as-is"}}',
+        "hostile": "mode=utf8",
+    }
+    endpoints = (Endpoint(name, f"arn:{name}", "r", "a", (), faults=text) for name, text in plans.items())
+    routes.apply(RoutingTable(1, tuple(endpoints)))
+    assert routes.planned == {"hostile"}
+    assert issubclass(hostile_invocations.HostileStreamed, StreamedInvocation)
+    assert dispatch._OPERATIONS["invocations-response-stream"] is StreamedInvocation

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from penstock.bench.report import Result, write
 
-SUITES = ("start", "readers", "relay")
+SUITES = ("start", "readers", "relay", "hostile")
 
 
 def main(names: list[str]) -> int:

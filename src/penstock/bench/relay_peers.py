@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -258,14 +259,30 @@ class _Table:
 
 
 @contextlib.contextmanager
-def gateway(upstream: int, directory: Path, *, workers: int = 1, endpoints: int = 1) -> Iterator[System]:
-    """Penstock's gateway as `penstock up` starts it, with as many endpoints, each with one replica at `upstream`."""
+def gateway(
+    upstream: int,
+    directory: Path,
+    *,
+    workers: int = 1,
+    endpoints: int = 1,
+    faults: Mapping[int, str] = MappingProxyType({}),
+    module: str = "penstock.gateway",
+) -> Iterator[System]:
+    """Penstock's gateway as `penstock up` starts it, with as many endpoints, each with one replica at `upstream`.
+
+    `faults` are endpoints' fault plans by number; `module` is what is started in place of the gateway's own.
+    """
     paths = Paths(directory / f"home-{workers}-{endpoints}")
-    paths.run.mkdir(parents=True)
+    for directory in (paths.run, paths.logs):
+        directory.mkdir(parents=True)
     ensure_certificates(paths)
-    table = _Table(paths, RoutingTable(1, tuple(_endpoint(n, upstream) for n in range(endpoints)), (KEY,)), workers)
+    table = _Table(
+        paths,
+        RoutingTable(1, tuple(_endpoint(n, upstream, faults.get(n, "")) for n in range(endpoints)), (KEY,)),
+        workers,
+    )
     sockets = {name: socket.create_server(("127.0.0.1", 0), backlog=4096) for name in ("https", "proxy", "http")}
-    arguments = [sys.executable, "-m", "penstock.gateway", "--home", str(paths.home)]
+    arguments = [sys.executable, "-m", module, "--home", str(paths.home)]
     for name, sock in sockets.items():
         arguments += [f"--{name}-fd", str(sock.fileno())]
     environ = {**os.environ, "PENSTOCK_WORKERS": str(workers), "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -287,11 +304,11 @@ def gateway(upstream: int, directory: Path, *, workers: int = 1, endpoints: int 
             sock.close()
 
 
-def _endpoint(number: int, upstream: int) -> Endpoint:
+def _endpoint(number: int, upstream: int, faults: str) -> Endpoint:
     name = f"ep-{number}"
     arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/{name}"
     replica = Replica(f"r-{number}", 1, "127.0.0.1", upstream)
-    return Endpoint(name, arn, REGION, ACCOUNT, (Variant("AllTraffic", 1.0, (replica,)),))
+    return Endpoint(name, arn, REGION, ACCOUNT, (Variant("AllTraffic", 1.0, (replica,)),), faults=faults)
 
 
 def signed_requests(operation: str, count: int, endpoints: int = 1) -> list[bytes]:
