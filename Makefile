@@ -62,7 +62,9 @@ browser: $(VENV)/.dev ## the chat page in headless Chromium
 bench: $(VENV)/.dev ## benchmarks, in pairs (SUITE=relay for one)
 	@$(BIN)/python -m penstock.bench $(SUITE)
 
-soak: $(VENV)/.dev ## slow drills
+soak: $(VENV)/.dev ## slow drills: streams under abuse, a million inputs for each parser
+	@$(PIP) install --quiet --constraint constraints.txt --only-binary :all: --editable '.[fuzz]' || \
+	  echo "==> atheris has no wheel for this machine: its fuzzers are left out, hypothesis's run"
 	@$(BIN)/python -m pytest -m soak
 
 clean: ## remove what make made

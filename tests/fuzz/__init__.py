@@ -1,0 +1,1 @@
+"""Parsers against whatever bytes may come."""
