@@ -1,0 +1,1 @@
+"""Many streams for a long time, among clients that behave badly."""
