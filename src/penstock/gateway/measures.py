@@ -9,11 +9,35 @@ from bisect import bisect_left
 from collections.abc import Callable
 
 from penstock.gateway.routing import VariantRoute
-from penstock.gateway.trace import Trace
+from penstock.gateway.trace import LEFT, Trace
 from penstock.routes import LATENCY_BOUNDS_US, GatewayEvent, Latency, Measured
 
 Key = tuple[str, str, str, str]
 """Account, region, endpoint, variant."""
+
+
+_STREAMED = "InvokeEndpointWithResponseStream"
+
+
+class _Sums:
+    """Of one variant since the last telling."""
+
+    __slots__ = ("counts", "latencies")
+
+    def __init__(self) -> None:
+        self.counts = {"Invocations": 0}
+        self.latencies: dict[str, Latency] = {}
+
+    def count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def add(self, name: str, seconds: float) -> None:
+        latency = self.latencies.get(name)
+        if latency is None:
+            latency = self.latencies[name] = Latency([0] * (len(LATENCY_BOUNDS_US) + 1))
+        microseconds = seconds * 1e6
+        latency.total_us += microseconds
+        latency.buckets[bisect_left(LATENCY_BOUNDS_US, microseconds)] += 1
 
 
 class Measures:
@@ -21,8 +45,7 @@ class Measures:
 
     def __init__(self, worker: int) -> None:
         self._worker = worker
-        self._counts: dict[Key, dict[str, int]] = {}
-        self._latencies: dict[Key, dict[str, Latency]] = {}
+        self._sums: dict[Key, _Sums] = {}
         self._live: dict[Key, VariantRoute] = {}
         self._in_flight: dict[Key, int] = {}
         self._dropped = 0
@@ -32,27 +55,41 @@ class Measures:
         self._live[trace.account, trace.region, trace.endpoint, trace.variant] = variant
 
     def observe(self, trace: Trace, now: float, *, broken: bool) -> None:
+        """A request has ended. `broken`: its stream had begun and did not end cleanly.
+
+        AWS's page: "Monitor Amazon SageMaker endpoints with Amazon CloudWatch", invocation and streaming metrics.
+        """
         key = (trace.account, trace.region, trace.endpoint, trace.variant)
-        counts = self._counts.setdefault(key, {})
-        for name, added in trace.counts(broken=broken).items():
-            counts[name] = counts.get(name, 0) + added
-        latencies = self._latencies.setdefault(key, {})
-        for name, value in trace.latencies(now).items():
-            found = latencies.get(name)
-            if found is None:
-                found = latencies[name] = Latency([0] * (len(LATENCY_BOUNDS_US) + 1))
-            found.total_us += value
-            found.buckets[bisect_left(LATENCY_BOUNDS_US, value)] += 1
+        sums = self._sums.get(key)
+        if sums is None:
+            sums = self._sums[key] = _Sums()
+        sums.counts["Invocations"] += 1
+        if broken:
+            sums.count("MidStreamErrors")
+        sent, status = trace.sent, trace.model_status
+        if not sent:
+            return
+        if not 200 <= status < 300 and trace.error != LEFT:
+            sums.count("InvocationModelErrors")
+            if status >= 400:
+                sums.count("Invocation4XXErrors" if status < 500 else "Invocation5XXErrors")
+        if trace.answered:
+            model = trace.answered - sent
+            sums.add("ModelLatency", model)
+            sums.add("OverheadLatency", now - trace.began - model)
+        if trace.first and trace.operation == _STREAMED:
+            sums.add("FirstChunkLatency", trace.first - trace.began)
+            sums.add("FirstChunkModelLatency", trace.first - sent)
+            sums.add("FirstChunkOverheadLatency", sent - trace.began)
 
     def tell(self, notify: Callable[[GatewayEvent], None], dropped: int) -> None:
         """One event a variant that has news, and one where lines of the access log were lost (`dropped` so far)."""
-        counts, self._counts = self._counts, {}
-        latencies, self._latencies = self._latencies, {}
+        sums, self._sums = self._sums, {}
         in_flight = {key: sum(target.outstanding for target in one.targets) for key, one in self._live.items()}
-        for key in {*counts, *in_flight}:
-            now = in_flight.get(key, 0)
-            if key in counts or now != self._in_flight.get(key, 0):
-                told = Measured(*key, now, counts.get(key, {}), latencies.get(key, {}))
+        for key in {*sums, *in_flight}:
+            now, ended = in_flight.get(key, 0), sums.get(key)
+            if ended is not None or now != self._in_flight.get(key, 0):
+                told = Measured(*key, now, ended.counts if ended else {}, ended.latencies if ended else {})
                 notify(GatewayEvent("measured", self._worker, measured=told))
         self._in_flight = {key: now for key, now in in_flight.items() if now}
         self._live = {key: self._live[key] for key in self._in_flight}

@@ -1,16 +1,29 @@
 """What is noted of one request while it is served: times, counts and names, for the access log and the metrics.
 
-Owns the note and its two renderings, one line of JSON and the latencies that AWS defines. It must never hold a secret or a byte of a body,
-nor do I/O. AWS's page: "Monitor Amazon SageMaker endpoints with Amazon CloudWatch", invocation and streaming metrics.
+Owns the note and its line of JSON. It must never hold a secret or a byte of a body, nor do I/O.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+from functools import lru_cache
 
 import msgspec
 
 _encode = msgspec.json.Encoder().encode
+
+
+@lru_cache(maxsize=1024)
+def _text(value: str) -> str:
+    """As JSON. Most values come again and again: names, keys, operations."""
+    return _encode(value).decode()
+
+
+@lru_cache(maxsize=8)
+def _stamp(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
 LEFT = "ClientLeft"
 
 
@@ -47,52 +60,20 @@ class Trace:
         self.status = self.model_status = self.bytes_in = self.bytes_out = self.parts = 0
 
     def line(self, now: float, clock: float) -> bytes:
-        """The access log's line. `now` is loop time, `clock` epoch seconds."""
-        when = datetime.fromtimestamp(clock - (now - self.began), UTC)
-        told = {
-            "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "request_id": self.request_id,
-            "operation": self.operation,
-            "status": self.status,
-            "error": self.error,
-            "access_key": self.key,
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
-            "total_ms": round((now - self.began) * 1000, 3),
-        }
+        """The access log's line. `now` is loop time, `clock` epoch seconds. Written by hand: it runs once a request."""
+        total = now - self.began
+        when = clock - total
+        second = int(when)
+        of_endpoint = ""
         if self.endpoint:
-            told |= {
-                "region": self.region,
-                "endpoint": self.endpoint,
-                "variant": self.variant,
-                "parts": self.parts,
-                "first_chunk_ms": round((self.first - self.began) * 1000, 3) if self.first else None,
-            }
-        return _encode(told) + b"\n"
-
-    def latencies(self, now: float) -> dict[str, float]:
-        """By CloudWatch's names, microseconds: those that this request has."""
-        found: dict[str, float] = {}
-        if not self.sent:
-            return found
-        if self.answered:
-            found["ModelLatency"] = (self.answered - self.sent) * 1e6
-            found["OverheadLatency"] = (now - self.began) * 1e6 - found["ModelLatency"]
-        if self.first and self.operation == "InvokeEndpointWithResponseStream":
-            found["FirstChunkLatency"] = (self.first - self.began) * 1e6
-            found["FirstChunkModelLatency"] = (self.first - self.sent) * 1e6
-            found["FirstChunkOverheadLatency"] = (self.sent - self.began) * 1e6
-        return found
-
-    def counts(self, *, broken: bool) -> dict[str, int]:
-        """By CloudWatch's names: what this request adds. `broken`: its stream had begun and did not end cleanly."""
-        added = {"Invocations": 1}
-        if 400 <= self.model_status < 500:
-            added["Invocation4XXErrors"] = 1
-        elif self.model_status >= 500:
-            added["Invocation5XXErrors"] = 1
-        if self.sent and self.error != LEFT and not 200 <= self.model_status < 300:
-            added["InvocationModelErrors"] = 1
-        if broken:
-            added["MidStreamErrors"] = 1
-        return added
+            first = f"{(self.first - self.began) * 1e3:.3f}" if self.first else "null"
+            of_endpoint = (
+                f',"region":{_text(self.region)},"endpoint":{_text(self.endpoint)},"variant":{_text(self.variant)}'
+                f',"parts":{self.parts},"first_chunk_ms":{first}'
+            )
+        return (
+            f'{{"time":"{_stamp(second)}.{int((when - second) * 1000):03d}Z","request_id":"{self.request_id}"'
+            f',"operation":{_text(self.operation[:256])},"status":{self.status},"error":{_text(self.error)}'
+            f',"access_key":{_text(self.key)},"bytes_in":{self.bytes_in},"bytes_out":{self.bytes_out}'
+            f',"total_ms":{total * 1e3:.3f}{of_endpoint}}}\n'
+        ).encode()
