@@ -68,6 +68,11 @@ class Paths:
         return self.home / "credentials"
 
     @property
+    def asynchronous(self) -> Path:
+        """Asynchronous requests that wait for their inference."""
+        return self.home / "async"
+
+    @property
     def access_keys(self) -> Path:
         """The keys that `penstock keys` created, JSON, mode 0600."""
         return self.home / "access-keys.json"

@@ -42,7 +42,7 @@ class Dispatch:
         # 1. The identity: the gateway has verified the signature, and put who signed into the headers.
         caller = caller_of(request)
         # 2. The service: ours by its path, else the one that the signature was made for.
-        service = self._services.get("penstock" if request.url.path.startswith("/_penstock/") else caller.service)
+        service = self._services.get(_service_of(request.scope["path"], caller.service))
         # 3. Parse, call the operation, render: the service's own, in its own protocol.
         response = await service.handle(request) if service else _unknown(caller, head_of(request))
         # 4. Answer.
@@ -68,6 +68,12 @@ def make_app(services: Mapping[str, Service]) -> ASGIApp:
     No router stands before it: paths are S3 keys, and Starlette's patterns do not match one with a line break.
     """
     return Dispatch(services)
+
+
+def _service_of(path: str, signed_for: str) -> str:
+    if path.startswith("/_penstock/"):
+        return "penstock"
+    return "runtime" if signed_for == "sagemaker" and path.startswith("/endpoints/") else signed_for
 
 
 def _unknown(caller: Caller, head: WireRequest) -> Response:

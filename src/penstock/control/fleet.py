@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from penstock import images
 from penstock.control.lifecycle import Status
@@ -49,6 +50,8 @@ class Fleet:
     generation: int
     config: str
     variants: tuple[ProductionVariant, ...]
+    asynchronous: Mapping[str, Any] = field(default_factory=dict)
+    """The EndpointConfig's AsyncInferenceConfig; empty where it has none."""
 
     def slots(self) -> Iterator[Slot]:
         for variant in self.variants:

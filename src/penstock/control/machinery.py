@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from socket import socket
 
 import uvicorn
@@ -21,6 +21,9 @@ from penstock.config import Settings
 from penstock.control import store
 from penstock.control.act import Publish, Reconciler
 from penstock.control.app import Service, make_app
+from penstock.control.asynchronous.jobs import Jobs
+from penstock.control.asynchronous.runner import Runner
+from penstock.control.asynchronous.service import AsyncInference
 from penstock.control.faults import FaultPlans
 from penstock.control.keyring import Keyring
 from penstock.control.metrics import Metrics
@@ -31,7 +34,7 @@ from penstock.control.sagemaker.operations import operations
 from penstock.control.service import AwsService
 from penstock.placement.base import Placement
 from penstock.placement.process import ProcessPlacement
-from penstock.routes import AccessKey
+from penstock.routes import AccessKey, RoutingTable
 
 log = logging.getLogger(__name__)
 REPLICA_GRACE_S = 30.0
@@ -44,7 +47,9 @@ KEEP_ALIVE_S = 3600
 class Machinery:
     """Made on the event loop, in the process that holds the home's lock. Raises migrate.WrongDatabase, OSError."""
 
-    def __init__(self, settings: Settings, keys: Keyring, publish: Publish, https_fd: int) -> None:
+    def __init__(
+        self, settings: Settings, keys: Keyring, publish: Publish, table: Callable[[], RoutingTable], https_fd: int
+    ) -> None:
         self.metrics = Metrics()
         self._store = store.open_store(settings.paths.database, settings.database_url)
         try:
@@ -53,8 +58,13 @@ class Machinery:
             aws = aws_of_replicas(settings, keys.first, https_fd)
             self._placement: Placement = ProcessPlacement(settings.paths, objects, aws)
             self._reconciler = Reconciler(self._store, self._placement, publish, drain_s=settings.limits.drain_s)
+            jobs = Jobs(settings.paths.asynchronous)
+            self._asynchronous = Runner(jobs, objects, table)
+            for job in jobs.prepare():
+                self._asynchronous.enqueue(job)
+            runtime = AsyncInference(self._store, jobs, self._asynchronous, time.time, keys.allow)
             services = _services(settings, keys, objects, self._store, self._reconciler)
-            self._api = _make_api({**services, "metrics": self.metrics})
+            self._api = _make_api({**services, "metrics": self.metrics, "runtime": runtime})
         except BaseException:
             self._store.close()
             raise
@@ -63,6 +73,7 @@ class Machinery:
         """Until cancelled, or one of them ends."""
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self._reconciler.run())
+            parts.create_task(self._asynchronous.run())
             await self._api.serve(sockets=[api_socket])
             raise OSError("the API ended by itself")
 

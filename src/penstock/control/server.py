@@ -78,7 +78,13 @@ class _Control:
                     module = await asyncio.to_thread(importlib.import_module, "penstock.control.machinery")
                     machinery = cast(
                         "Machinery",
-                        module.Machinery(self._settings, keys, self._table.publish, self._listening["https"]),
+                        module.Machinery(
+                            self._settings,
+                            keys,
+                            self._table.publish,
+                            lambda: self._table.table,
+                            self._listening["https"],
+                        ),
                     )
                     self._machinery = machinery
                     closing.push_async_callback(machinery.close)

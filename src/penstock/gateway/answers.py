@@ -5,7 +5,6 @@ Owns which protocol's renderer a request gets, and the runtime's own. It must ne
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -13,7 +12,7 @@ from http import HTTPStatus
 
 from penstock.errors import AwsError
 from penstock.gateway.head import Head
-from penstock.wire import awsjson, awsquery, restxml
+from penstock.wire import awsjson, awsquery, restjson, restxml
 from penstock.wire.messages import WireResponse
 from penstock.wire.refusals import Dialect
 
@@ -72,20 +71,12 @@ def _render(head: Head, error: AwsError, request_id: str) -> WireResponse:
         return _cbor(error, request_id)
     dialect = dialect_of(head)
     if dialect == "rest-json":
-        return _rest_json(error, request_id)
+        return restjson.render_error(error, request_id)
     if dialect == "json":
         return awsjson.render_error(error, request_id)
     if dialect == "query":
         return awsquery.render_error(error, request_id)
     return restxml.render_error(error, request_id, resource=head.path)
-
-
-def _rest_json(error: AwsError, request_id: str) -> WireResponse:
-    """The runtime's errors: capitalised members, and the type in a header, which the SDKs look for there alone."""
-    headers = {"x-amzn-requestid": request_id, "content-type": "application/json"}
-    if error.code:
-        headers["x-amzn-errortype"] = error.code
-    return WireResponse(error.status, headers, json.dumps({**error.members, "Message": error.message}).encode())
 
 
 def _cbor(error: AwsError, request_id: str) -> WireResponse:

@@ -55,6 +55,9 @@ def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
             head.headers[INFERENCE_COMPONENT] = unquote(openai[2])
         client.trace.operation = "ChatCompletions"
         return OpenAIInvocation(client, head, request_id, admission, unquote(openai[1]))
+    if head.path.endswith("/async-invocations") and head.method == "POST" and admission.claim.service == "sagemaker":
+        client.trace.operation = "InvokeEndpointAsync"
+        return Relay(client, head, request_id, admission)  # control has its queue
     if head.path.startswith("/endpoints/") and admission.claim.service == "sagemaker":
         return _invocation(client, head, request_id, admission)
     if target := head.headers.get("x-amz-target"):

@@ -49,6 +49,7 @@ async def describe(context: Context, caller: Caller, params: dict[str, Any]) -> 
         "EndpointArn": found.arn,
         "EndpointConfigName": found.fleet.config,
         "ProductionVariants": [_show(found, variant, serving) for variant in found.fleet.variants],
+        "AsyncInferenceConfig": found.fleet.asynchronous or None,
         "EndpointStatus": found.status.value,
         "FailureReason": found.failure_reason or None,
         "CreationTime": found.created_at,

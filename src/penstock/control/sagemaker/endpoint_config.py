@@ -20,7 +20,6 @@ DOWNLOAD_TIMEOUT_S = 3600.0
 _REFUSED = {
     "ShadowProductionVariants": "shadow variants",
     "ExplainerConfig": "explainers",
-    "AsyncInferenceConfig": "asynchronous inference",
     "CrossRegionTrafficConfig": "traffic between regions",
 }
 _REFUSED_OF_VARIANT = {
@@ -39,6 +38,7 @@ async def create(context: Context, caller: Caller, params: dict[str, Any]) -> di
         raise ValidationException("DataCaptureConfig: Penstock does not support data capture.")
     for variant in params["ProductionVariants"]:
         _check(variant)
+    _check_asynchronous(params.get("AsyncInferenceConfig"))
     names = [variant["VariantName"] for variant in params["ProductionVariants"]]
     if len(set(names)) < len(names):
         raise ValidationException(f"Production variant names must be unique, not {', '.join(names)}.")
@@ -104,7 +104,7 @@ def fleet(t: Transaction, caller: Caller, name: str, generation: int) -> Fleet:
         if found is None:
             raise MODEL.missing(model_arn)
         variants.append(_plan(variant, model.container(found.request)))
-    return Fleet(generation, config.name, tuple(variants))
+    return Fleet(generation, config.name, tuple(variants), config.request.get("AsyncInferenceConfig", {}))
 
 
 def _plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> ProductionVariant:
@@ -122,6 +122,21 @@ def _plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> Productio
         startup_timeout_s=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
         download_timeout_s=variant.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT_S),
     )
+
+
+def _check_asynchronous(config: Mapping[str, Any] | None) -> None:
+    if config is None:
+        return
+    output = config["OutputConfig"]
+    if any(output.get("NotificationConfig", {}).values()):
+        raise ValidationException("NotificationConfig: Penstock does not support SNS topics.")
+    if "S3OutputPath" not in output:
+        raise ValidationException("OutputConfig: Penstock needs an S3OutputPath.")
+    for member in ("S3OutputPath", "S3FailurePath"):
+        if member in output and not output[member].removeprefix("s3://").strip("/"):
+            raise ValidationException(f"{member} must name a bucket, not {output[member]!r}.")
+        if member in output and not output[member].startswith("s3://"):
+            raise ValidationException(f"{member} must be an s3:// URI, not {output[member]!r}.")
 
 
 def _check(variant: Mapping[str, Any]) -> None:
