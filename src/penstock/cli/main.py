@@ -23,6 +23,7 @@ VERBS = (
     "keys",
     "chat",
     "demo",
+    "torture",
     "doctor",
 )
 

@@ -7,6 +7,7 @@ It must never start or stop one: that is `up.py`.
 from __future__ import annotations
 
 import configparser
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -125,8 +126,9 @@ def run_environment(server: Server) -> dict[str, str]:
     }
 
 
+@functools.lru_cache(maxsize=32)
 def client(server: Server, service: str, *, read_timeout_s: float = 60.0) -> Any:
-    """A boto3 client of the running server. Errors of the service are for `aws_errors`."""
+    """A boto3 client of the running server, made once. Errors of the service are for `aws_errors`."""
     import boto3
     from botocore.config import Config
 
