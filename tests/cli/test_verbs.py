@@ -96,6 +96,12 @@ def test_run_answers_hard_coded_hosts_through_the_proxy(penstock: Penstock) -> N
     assert done.stdout.strip() == "arn:aws:sts::123456789012:assumed-role/PenstockExecutionRole/penstock"
 
 
+def test_run_writes_nothing_outside_the_home(penstock: Penstock, tmp_path: Path) -> None:
+    ask = "import boto3; boto3.client('sts').get_caller_identity()"
+    penstock.cli("run", "--", sys.executable, "-c", ask, environment={"HOME": str(tmp_path), "TMPDIR": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_alias_and_unalias(penstock: Penstock, tmp_path: Path) -> None:
     penstock.cli("models", "alias", "acme/model", str(tmp_path))
     assert json.loads(penstock.cli("models", "ls", "--json").stdout)["acme/model"] == str(tmp_path)
