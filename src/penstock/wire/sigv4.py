@@ -8,11 +8,11 @@ AWS's pages: "Create a signed AWS API request", "Authenticating Requests: Using 
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
@@ -20,12 +20,14 @@ import msgspec
 from penstock.wire import refusals
 from penstock.wire.refusals import Dialect
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as HASH
+
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "UNSIGNED-PAYLOAD"
 MAX_EXPIRES = 7 * 24 * 3600
 """Longest life of a presigned request, seconds."""
 
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9/_.~-]*\Z")
 _TIME = "%Y%m%dT%H%M%SZ"
 _PRESIGNED = ("X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature")
 
@@ -259,7 +261,7 @@ def check_signature(request: Request, claim: Claim, key: Key, payload: str, dial
     signing_key = derive_key(key.secret, claim.date, claim.region, claim.service)
     given = claim.signature.encode("utf-8", "surrogateescape")
     for canonical in canonical_requests(request, claim, payload):
-        expected = hmac.digest(signing_key, string_to_sign(claim, canonical), "sha256").hex()
+        expected = _hmac(signing_key, string_to_sign(claim, canonical))
         if hmac.compare_digest(expected.encode(), given):
             presigned = claim.expires is not None
             return Identity(claim.access_key, claim.region, claim.service, claim.date, payload, expected, presigned)
@@ -299,11 +301,18 @@ def canonical_value(value: str) -> str:
 
 def encode_again(path: str) -> str:
     """A path as every service but S3 signs it: normalised, and encoded once more than on the wire."""
+    return _encoded(path) if len(path) > _SHORT else _encoded_before(path)
+
+
+def _encoded(path: str) -> str:
     if "//" in path or "/." in path:
         path = normalise_path(path)
-    if _PLAIN_PATH.match(path):
-        return path
     return quote_from_bytes(path.encode("utf-8", "surrogateescape"), safe="/~")
+
+
+_SHORT = 200
+"""Characters of a path that is worth remembering: the same endpoints are invoked again and again."""
+_encoded_before = lru_cache(maxsize=1024)(_encoded)
 
 
 def encode_once(path: str) -> str:
@@ -359,6 +368,25 @@ def derive_key(secret: str, date: str, region: str, service: str) -> bytes:
     for part in (date, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode("utf-8", "surrogateescape"), "sha256")
     return key
+
+
+_INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))
+
+
+@lru_cache(maxsize=1024)
+def _keyed(key: bytes) -> tuple[HASH, HASH]:
+    """Both hashes of HMAC (RFC 2104) with a key of at most 64 bytes in them already."""
+    block = key.ljust(64, b"\0")
+    return sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
+
+
+def _hmac(key: bytes, text: bytes) -> str:
+    """HMAC-SHA256 in hex, at less than half the cost of `hmac.digest` where the key comes again."""
+    inner, outer = _keyed(key)
+    first, second = inner.copy(), outer.copy()
+    first.update(text)
+    second.update(first.digest())
+    return second.hexdigest()
 
 
 def _same(one: str, other: str) -> bool:
