@@ -39,6 +39,10 @@ class Variant:
     routing: RoutingStrategy = "RANDOM"
     max_concurrency: int = 0
     """Requests in flight per replica; 0 is no limit."""
+    prefix_length: int = 0
+    """Of PREFIX_AWARE: how much of a request's beginning, bytes or characters, decides which replica gets it."""
+    concurrency_threshold: int = 0
+    """Of PREFIX_AWARE: requests in flight at which a replica's next one goes elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,10 +56,12 @@ def test_server_sent_events_pass_unwrapped(house: House) -> None:
     assert "cookie" not in seen.headers
 
 
-def test_an_inference_component_is_named_to_the_container(house: House) -> None:
+def test_an_endpoint_without_inference_components_allows_none(house: House) -> None:
     replica = house.serve(chat)
-    assert complete(house, token(), "/endpoints/ep/inference-components/ic-1/openai/v1/chat/completions").ok
-    assert replica.requests[0].headers["x-amzn-sagemaker-inference-component"] == "ic-1"
+    answer = complete(house, token(), "/endpoints/ep/inference-components/ic-1/openai/v1/chat/completions")
+    assert answer.status_code == 400
+    assert answer.json()["Message"].startswith("Inference Component Name header is not allowed")
+    assert replica.requests == []
 
 
 def test_the_container_s_error_is_the_client_s(house: House) -> None:

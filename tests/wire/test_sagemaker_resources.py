@@ -188,6 +188,7 @@ async def test_an_endpoint_config_is_described_as_it_was_created(plane: ControlP
         ([variant(InitialInstanceCount=0)], "(at least 1|greater than or equal to 1)"),
         ([variant(ManagedInstanceScaling={"Status": "ENABLED"})], "managed instance scaling"),
         ([variant(RoutingConfig={"RoutingStrategy": "KV_AWARE"})], "KV_AWARE"),
+        ([variant(RoutingConfig={"RoutingStrategy": "PREFIX_AWARE"})], "PrefixAwareRoutingConfig"),
         ([variant(ServerlessConfig={"MemorySizeInMB": 1024, "MaxConcurrency": 1})], "either ServerlessConfig"),
     ],
 )

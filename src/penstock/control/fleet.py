@@ -32,6 +32,8 @@ class ProductionVariant:
     max_concurrency: int = 0
     startup_timeout_s: float = 480.0
     download_timeout_s: float = 3600.0
+    prefix_length: int = 0
+    concurrency_threshold: int = 0
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -52,7 +52,16 @@ def _endpoint(serving: Serving, tags: Mapping[str, str], plan: StoredPlan | None
         of_variant.setdefault(replica.slot.variant, []).append(answers)
     endpoint = serving.endpoint
     variants = (
-        Variant(v.name, v.weight, tuple(of_variant.get(v.name, ())), v.container, v.routing, v.max_concurrency)
+        Variant(
+            v.name,
+            v.weight,
+            tuple(of_variant.get(v.name, ())),
+            v.container,
+            v.routing,
+            v.max_concurrency,
+            v.prefix_length,
+            v.concurrency_threshold,
+        )
         for v in endpoint.fleet.variants
     )
     faults = plan or StoredPlan(tags.get(faultplan.TAG, ""), 0.0)

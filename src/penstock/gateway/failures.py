@@ -59,6 +59,27 @@ def invalid(text: str) -> AwsError:
     return _validation(text, "VALIDATION_ERROR")
 
 
+def target_model_not_supported(endpoint: str) -> AwsError:
+    text = f"Endpoint {endpoint} is not a multi-model endpoint and does not support target model header."
+    return _validation(text, "TARGET_MODEL_HEADER_NOT_SUPPORTED")
+
+
+def target_container_not_supported(endpoint: str) -> AwsError:
+    text = (
+        f"Endpoint {endpoint} is not a multi-container endpoint and does not support target container hostname header."
+    )
+    return _validation(text, "TARGET_CONTAINER_HOSTNAME_HEADER_NOT_SUPPORTED")
+
+
+def inference_component_not_allowed() -> AwsError:
+    """AWS's sentence begins like this; how it goes on is not known."""
+    text = (
+        "Inference Component Name header is not allowed for endpoints that have no inference components. "
+        "Please remove Inference Component Name header."
+    )
+    return _validation(text, "INFERENCE_COMPONENT_NAME_NOT_ALLOWED")
+
+
 def _validation(text: str, code: str) -> AwsError:
     return AwsError("ValidationError", text, status=400, members={"ErrorCode": code})
 

@@ -44,6 +44,8 @@ OPENAI: dict[str, Rule] = {name: rule for name, rule in UNARY.items() if name !=
 """What the OpenAI route passes."""
 
 TARGET_MODEL = "x-amzn-sagemaker-target-model"
+TARGET_CONTAINER = "x-amzn-sagemaker-target-container-hostname"
+PREFIX_ID = "x-amzn-sagemaker-prefix-aware-id"
 INFERENCE_COMPONENT = "x-amzn-sagemaker-inference-component"
 CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 SESSION = "x-amzn-sagemaker-session-id"

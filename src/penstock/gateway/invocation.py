@@ -20,8 +20,11 @@ from penstock.gateway.head import Head
 from penstock.gateway.headers import (
     CLOSED_SESSION,
     CUSTOM_ATTRIBUTES,
+    INFERENCE_COMPONENT,
     NEW_SESSION,
+    PREFIX_ID,
     SESSION,
+    TARGET_CONTAINER,
     TARGET_MODEL,
     Rule,
     to_container,
@@ -52,6 +55,7 @@ class Invocation(Exchange):
         "begun",
         "endpoint_name",
         "left",
+        "prefix",
         "returned",
         "route",
         "session",
@@ -75,6 +79,7 @@ class Invocation(Exchange):
         self.upstream: Upstream | None = None
         self.tried: list[Target] = []
         self.session = ""
+        self.prefix = b""
         self.left = False
         self.returned: list[tuple[str, str]] = []
         """What of the container's headers the client sees beside the content's type."""
@@ -135,6 +140,10 @@ class Invocation(Exchange):
         trace = self.trace
         trace.account, trace.region, trace.endpoint = who.key.account, who.region, self.endpoint_name
         self._note_variant()
+        self._check_targets()
+        if self.variant is not None and self.variant.variant.routing == "PREFIX_AWARE":
+            named = head.headers.get(PREFIX_ID, "")
+            self.prefix = named.encode() if named else self.prefix_of(body, self.variant.variant.prefix_length)
         self._body = [to_container(head.headers, self.rules, len(body)), body]
         self.client.answer_by = door.loop.time() + self.allowance()
         head.raw.clear()
@@ -157,6 +166,20 @@ class Invocation(Exchange):
         if bearer:
             authorize(who.key.policies, Question("sagemaker:CallWithBearerToken", "*", context), who.key.arn)
         authorize(who.key.policies, Question("sagemaker:InvokeEndpoint", arn, context), who.key.arn)
+
+    def _check_targets(self) -> None:
+        """Raises AwsError where the request names a part of the endpoint that this one does not have."""
+        headers = self.head.headers
+        if TARGET_MODEL in headers and TARGET_MODEL in self.rules:
+            raise failures.target_model_not_supported(self.endpoint_name)
+        if headers.get(TARGET_CONTAINER, self.container) != self.container:
+            raise failures.target_container_not_supported(self.endpoint_name)
+        if INFERENCE_COMPONENT in headers:
+            raise failures.inference_component_not_allowed()
+
+    def prefix_of(self, body: bytes, length: int) -> bytes:
+        """What decides which replica gets a request, of PREFIX_AWARE: the first bytes of the body."""
+        return body[:length]
 
     def _note_variant(self) -> None:
         assert self.variant is not None
@@ -187,7 +210,7 @@ class Invocation(Exchange):
         if len(queue) and not waited:
             queue.join(self)  # nobody overtakes those who wait
             return
-        target = choose(self.variant, door.rng, self.tried)
+        target = choose(self.variant, door.rng, self.tried, self.prefix)
         if target is not None:
             self._take(target)
             self._dial = reach(door.loop, target, self)

@@ -6,11 +6,20 @@ must never read either. AWS's page: "OpenAI-compatible endpoints" of SageMaker's
 
 from __future__ import annotations
 
+import json
+
 from penstock.gateway import answers
 from penstock.gateway.headers import OPENAI
 from penstock.gateway.invocation import Invocation
 
 _PASSED = ("content-type", "cache-control", "retry-after", "x-request-id")
+
+
+def _texts(content: object) -> str:
+    """Of a message: a string, or the texts of its parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
 
 
 class OpenAIInvocation(Invocation):
@@ -19,6 +28,15 @@ class OpenAIInvocation(Invocation):
     __slots__ = ("_chunked",)
     rules = OPENAI
     request_line = b"POST /v1/chat/completions HTTP/1.1\r\nHost: "
+
+    def prefix_of(self, body: bytes, length: int) -> bytes:
+        """The first characters of what the messages say."""
+        try:
+            messages = json.loads(body).get("messages", [])
+            said = "".join(_texts(message.get("content")) for message in messages)
+        except (ValueError, AttributeError, TypeError, RecursionError):
+            return body[:length]
+        return said[:length].encode("utf-8", "surrogatepass")
 
     def allowance(self) -> float:
         return self.client.door.limits.stream_timeout_s

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from hashlib import blake2b
 from random import Random
 
 from penstock.gateway.hostile import inforce
@@ -64,8 +65,11 @@ class Route:
         return variants[-1]
 
 
-def choose(route: VariantRoute, rng: Random, tried: Collection[Target] = ()) -> Target | None:
-    """A replica that has room and has not been tried: any, or one with the fewest requests in flight. None when there is none."""
+def choose(route: VariantRoute, rng: Random, tried: Collection[Target] = (), prefix: bytes = b"") -> Target | None:
+    """A replica that has room and has not been tried: any, one with the fewest requests in flight, or the one of the prefix.
+
+    None when there is none.
+    """
     targets = route.targets
     if tried:
         targets = tuple(target for target in targets if target not in tried)
@@ -73,10 +77,22 @@ def choose(route: VariantRoute, rng: Random, tried: Collection[Target] = ()) -> 
         targets = tuple(target for target in targets if target.outstanding < route.room)
     if len(targets) < 2:
         return targets[0] if targets else None
+    if route.variant.routing == "PREFIX_AWARE":
+        return _of_prefix(targets, prefix, route.variant.concurrency_threshold)
     if route.variant.routing == "LEAST_OUTSTANDING_REQUESTS":
         least = min(target.outstanding for target in targets)
         targets = tuple(target for target in targets if target.outstanding == least)
     return targets[int(rng.random() * len(targets))]
+
+
+def _of_prefix(targets: Collection[Target], prefix: bytes, threshold: int) -> Target:
+    """Rendezvous hashing: each prefix has its own order of replicas, which a replica more or less hardly changes.
+
+    The first below the threshold, else the one with the fewest requests in flight.
+    """
+    ranked = sorted(targets, key=lambda target: blake2b(prefix, key=target.name.encode()[-64:], digest_size=8).digest())
+    free = (target for target in ranked if not threshold or target.outstanding < threshold)
+    return next(free, None) or min(ranked, key=lambda target: target.outstanding)
 
 
 class Routes:

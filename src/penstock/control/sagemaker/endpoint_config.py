@@ -109,6 +109,7 @@ def fleet(t: Transaction, caller: Caller, name: str, generation: int) -> Fleet:
 
 def _plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> ProductionVariant:
     serverless = variant.get("ServerlessConfig")
+    prefix = variant.get("RoutingConfig", {}).get("PrefixAwareRoutingConfig", {})
     return ProductionVariant(
         name=variant["VariantName"],
         image=container["Image"],
@@ -119,6 +120,8 @@ def _plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> Productio
         container=container.get("ContainerHostname", "primary"),
         routing=variant.get("RoutingConfig", {}).get("RoutingStrategy", "RANDOM"),
         max_concurrency=serverless["MaxConcurrency"] if serverless else 0,
+        prefix_length=prefix.get("PrefixLength", 0),
+        concurrency_threshold=prefix.get("ConcurrencyThreshold", 0),
         startup_timeout_s=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
         download_timeout_s=variant.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT_S),
     )
@@ -144,8 +147,14 @@ def _check(variant: Mapping[str, Any]) -> None:
     if not variant.get("ModelName"):
         raise ValidationException(f"Variant {name}: Penstock does not support inference components; name a Model.")
     refuse(variant, _REFUSED_OF_VARIANT)
-    if variant.get("RoutingConfig", {}).get("RoutingStrategy") == "KV_AWARE":
+    routing = variant.get("RoutingConfig", {})
+    if routing.get("RoutingStrategy") == "KV_AWARE":
         raise ValidationException("RoutingStrategy: Penstock does not support KV_AWARE.")
+    prefix = routing.get("PrefixAwareRoutingConfig")
+    if (prefix is not None) != (routing.get("RoutingStrategy") == "PREFIX_AWARE"):
+        raise ValidationException(f"Variant {name}: PREFIX_AWARE and PrefixAwareRoutingConfig go together.")
+    if prefix is not None and not {"PrefixLength", "ConcurrencyThreshold"} <= prefix.keys():
+        raise ValidationException(f"Variant {name}: PREFIX_AWARE needs a PrefixLength and a ConcurrencyThreshold.")
     if "ServerlessConfig" in variant:
         if "InstanceType" in variant or "InitialInstanceCount" in variant:
             raise ValidationException(f"Variant {name}: give either ServerlessConfig or instances, not both.")
