@@ -148,7 +148,7 @@ def _blog_tgi_tokens(parts: list[Part]) -> int:
     return _count(json.loads(line[5:])["token"]["text"] for line in BlogLineIterator(parts) if line)
 
 
-def _httpx_sse(pieces: list[bytes]) -> Iterator[object]:
+def _httpx_sse(pieces: list[bytes]) -> Iterator[Any]:
     import httpx
     from httpx_sse import EventSource
 
