@@ -147,3 +147,16 @@ def test_what_can_not_be_judged_is_one_plain_line(penstock: Penstock, arguments:
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith(f"penstock: {said}")
     assert "penstock-torture" not in penstock.cli("ls", "--json").stdout
+
+
+def test_two_at_once_do_not_get_in_each_others_way(penstock: Penstock) -> None:
+    penstock.cli("deploy", "scripted", "--name", "penstock-torture")
+    try:
+        done = penstock.cli("torture", "--", "true", check=False)
+        assert done.returncode == 1
+        assert (
+            done.stderr.strip().splitlines()[-1].startswith("penstock: penstock-torture exists: another torture runs")
+        )
+        assert "penstock-torture" in penstock.cli("ls", "--json").stdout, "it is not ours to remove"
+    finally:
+        penstock.cli("rm", "penstock-torture")

@@ -137,8 +137,11 @@ class Place:
 @contextmanager
 def stand(server: Server, name: str) -> Iterator[Place]:
     """The endpoint, put back as it was: removed if it was not there, else without the last plan."""
-    there = client(server, "sagemaker").list_endpoints(NameContains=name)["Endpoints"]
-    place = Place(server, name, own=any(e["EndpointName"] == name for e in there))
+    place = Place(server, name, own=_exists(server, name))
+    if place.own and name == ENDPOINT:
+        fail(
+            f"{name} exists: another torture runs, or was killed and left it (penstock rm {name}); or name one with --endpoint"
+        )
     if place.own:
         before = call(server, "GET", name)
         try:
@@ -155,6 +158,16 @@ def stand(server: Server, name: str) -> Iterator[Place]:
     finally:
         if place.made:
             endpoints.remove(server, name)
+
+
+def _exists(server: Server, name: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        client(server, "sagemaker").describe_endpoint(EndpointName=name)
+    except ClientError:
+        return False
+    return True
 
 
 def _undisturbed(place: Place, program: Program, shape: str | None) -> tuple[Shape | None, Reference]:
