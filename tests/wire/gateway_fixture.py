@@ -55,6 +55,8 @@ class Wire:
         head = await self.head()
         if head is None:
             return None
+        if "expect" in head.headers:
+            await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.headers.get("transfer-encoding") == "chunked":
             while size := int((await self.reader.readuntil(b"\r\n")).split(b";")[0], 16):
                 head.body += (await self.reader.readexactly(size + 2))[:-2]

@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
+from tests.waiting import until
 from tests.wire.gateway_fixture import ACCOUNT, KEY, REGION, House, Seen, Wire, answering
 
 
@@ -152,6 +153,23 @@ def test_expect_100_continue_is_answered_only_after_the_head_is_checked(house: H
             assert connection.sock.recv(12) == b"HTTP/1.1 200"
             assert stored["/bucket/key"] == b"body!"
         connection.close()
+
+
+def test_an_upload_that_control_refuses_is_never_sent(house: House) -> None:
+    pieces: list[bytes] = []
+
+    async def refuse(wire: Wire) -> None:
+        while (head := await wire.head()) is not None:
+            assert head.headers["expect"] == "100-continue"
+            await wire.answer(b"<Error><Code>NoSuchBucket</Code></Error>", status=404, type_="application/xml")
+            pieces.append(await wire.reader.read(1))
+
+    house.control = refuse
+    s3 = house.client("s3", "https")
+    with pytest.raises(s3.exceptions.NoSuchBucket):
+        s3.put_object(Bucket="nowhere", Key="key", Body=b"x" * 3_000_000)
+    until(lambda: bool(pieces), what="the end of the connection to control")
+    assert pieces == [b""], "not a byte of the body came"
 
 
 def test_control_that_is_away_is_a_503(house: House) -> None:

@@ -347,6 +347,9 @@ class Invocation(Exchange):
         assert self.route is not None
         return failures.from_container(self.route.endpoint, self.container, self._status, body)
 
+    def upstream_continue(self) -> None:
+        """The body is whole already, and went with its head."""
+
     def upstream_paused(self) -> None:
         """The replica reads its request slowly; the body is whole already, nothing is to be held back."""
 

@@ -95,6 +95,8 @@ class Relay(Exchange):
             ):
                 raise self._admission.wrong_body()
             self._forward("")
+            if self.head.expects:
+                return  # control says whether it wants the body: an upload that it refuses is never sent
         self.client.proceed()
 
     def body(self, data: bytes) -> None:
@@ -177,6 +179,8 @@ class Relay(Exchange):
             (routes.HEADER_SECURE, "1" if is_secure(self.client.transport) else "0"),
             *_end_to_end(head.raw),
         ]
+        if head.expects and not self._admission.needs_body:
+            fields.append(("Expect", "100-continue"))
         if head.length is None:
             fields.append(("Transfer-Encoding", "chunked"))
         elif "content-length" in head.headers:
@@ -239,6 +243,9 @@ class Relay(Exchange):
     def _replayable(self) -> bool:
         """Whether sending again changes nothing: no body has been given away, and the method says that twice is once."""
         return self._size == 0 and self._ended and self.head.method in _SAFE
+
+    def upstream_continue(self) -> None:
+        self.client.proceed()
 
     def upstream_paused(self) -> None:
         if not self._ended:
