@@ -158,9 +158,11 @@ def _parts(bench: Bench, systems: dict[str, System]) -> None:
 def _growth(bench: Bench, systems: dict[str, System]) -> None:
     """µs a part of streams that never end, few and many; and with one endpoint in the table or a thousand."""
     endless = STREAM.of(ENDLESS)
-    for count in (10, bench.many):
-        sample = bench.measure(systems["penstock"], peers.signed_requests(STREAMED, count), endless)
-        bench.keep(f"streams/{count}", sample.us_a_part)
+    for name in ("penstock", "nginx"):
+        for count in (10, bench.many):
+            if name in systems:
+                sample = bench.measure(systems[name], peers.signed_requests(STREAMED, count), endless)
+                bench.keep(f"streams/{name}/{count}", sample.us_a_part)
     for name, endpoints in (("penstock", 1), ("thousand", MANY_ENDPOINTS)):
         sample = bench.measure(systems[name], peers.signed_requests(STREAMED, STREAMS, endpoints), STREAM)
         bench.keep(f"endpoints/{endpoints}", sample.us_a_part)
@@ -272,8 +274,9 @@ def _result(bench: Bench, load_before: float) -> Result:
     plain("idle_stream_kib", "KiB", "idle/penstock", "≤ 8")
     ratio("tls_relay_vs_nginx_tls", "tls/penstock", "tls/nginx", "≤ 1.5")
     plain("workers_scaling", "times", "workers")
-    ratio("relay_growth_streams", f"streams/{bench.many}", "streams/10", "< 1.10 from 10 to 2,000")
+    ratio("relay_growth_streams", f"streams/penstock/{bench.many}", "streams/penstock/10", "< 1.10 from 10 to 2,000")
     ratio("relay_growth_endpoints", f"endpoints/{MANY_ENDPOINTS}", "endpoints/1", "< 1.10 from 1 to 1,000")
+    ratio("nginx_growth_streams", f"streams/nginx/{bench.many}", "streams/nginx/10", "")
     for system in ("penstock", "nginx", "haproxy", "starlette"):
         plain(f"{system}_us_a_part", "µs", f"part/{system}")
     for system in ("penstock", "nginx"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -30,6 +31,8 @@ from penstock.routes import AccessKey, Endpoint, Replica, RoutingTable, Variant,
 ACCOUNT, REGION = "123456789012", "us-east-1"
 KEY = AccessKey("AKIDBENCH", "bench-secret", ACCOUNT, f"arn:aws:sts::{ACCOUNT}:assumed-role/R/bench")
 START_S = 120.0
+LITELLM_KEY = f"sk-{secrets.token_hex(32)}"
+"""The proxy does not start without a key of its own."""
 
 
 class Absent(Exception):
@@ -199,7 +202,12 @@ def litellm(upstream: int, directory: Path, environment: Path) -> Iterator[Syste
     )
     command = [str(environment / "bin" / "litellm"), "--config", str(directory / "litellm.yaml"), "--host", "127.0.0.1"]
     command += ["--port", str(port)]
-    quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": ""}
+    quiet = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_MASTER_KEY": LITELLM_KEY,
+        "PYTHONPATH": "",
+    }
     with _running(command, port, "litellm", directory, **quiet) as pid:
         yield System("litellm", {"http": port}, (pid,))
 
@@ -341,5 +349,6 @@ def chat_requests(count: int) -> list[bytes]:
         b'{"model":"m","stream":true,"messages":[{"role":"user","content":"%s ID%06d"}]}' % (b"x" * 200, number)
         for number in range(count)
     ]
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer none\r\nContent-Type: application/json\r\n"
+    lines = ("POST /v1/chat/completions HTTP/1.1", "Host: localhost", f"Authorization: Bearer {LITELLM_KEY}")
+    head = "\r\n".join((*lines, "Content-Type: application/json\r\n")).encode()
     return [head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies]
