@@ -185,6 +185,7 @@ def test_info(server: Server, tiny_model: Path) -> None:
 
 def test_metrics(server: Server) -> None:
     server.ask(ask())
+    assert server.ask(ask(temperature=0)).status == 422
     page = server.get("/metrics").body.decode()
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
     assert float(values["tgi_request_success"]) >= 1

@@ -57,17 +57,33 @@ def prepare_home(known: Settings) -> int:
     for directory in (paths.home, paths.buckets, paths.models, paths.replicas, paths.logs, paths.tls, paths.run):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-        fail(f"another penstock (pid {holder}) runs on {paths.home}; stop it with: penstock down, or use --home")
+    take(lock, paths)
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     paths.server_state.unlink(missing_ok=True)
     ensure_credentials(paths)
     ensure_certificates(paths)
     return lock
+
+
+def take(lock: int, paths: Paths, *, patience_s: float = 5.0) -> None:
+    """Take the home's lock, or end the verb.
+
+    After a SIGKILL the lock may outlive its owner for a moment: a child that was forked and had not yet begun its program holds it too.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
+        if not holder.isdigit() or alive(int(holder)) or time.monotonic() > end:
+            fail(
+                f"another penstock (pid {holder or 'unknown'}) runs on {paths.home}; "
+                "stop it with: penstock down, or use --home"
+            )
+        time.sleep(0.02)
 
 
 def ensure_credentials(paths: Paths) -> None:

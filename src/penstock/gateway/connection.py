@@ -20,8 +20,8 @@ from penstock.gateway import answers, failures
 from penstock.gateway.door import Door
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import BadRequest, Head, read_head, without_upgrade
-from penstock.gateway.hostile.reset import Reset
-from penstock.gateway.trace import LEFT, Trace
+from penstock.gateway.hostile.reset import PATIENCE_S, Reset
+from penstock.gateway.trace import LEFT, Trace, instant
 
 log = logging.getLogger("penstock.gateway")
 
@@ -237,7 +237,7 @@ class ClientConnection(asyncio.Protocol):
         self._expects = head.expects and not incoming.pieces and not incoming.ended
         self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
         request_id = self.door.request_id()
-        self.trace = incoming.trace = Trace(request_id, f"{head.method} {head.path}", self.door.loop.time())
+        self.trace = incoming.trace = Trace(request_id, f"{head.method} {head.path}", instant())
         try:
             exchange = incoming.exchange = self.opener(self, head, request_id)
             exchange.start()
@@ -346,7 +346,7 @@ class ClientConnection(asyncio.Protocol):
         """Ends the connection with a TCP reset, once all that was written has arrived."""
         self._closing = self._deaf = True
         self._leave()
-        self.deadline = self.door.loop.time() + LINGER_S
+        self.deadline = self.door.loop.time() + PATIENCE_S + LINGER_S
         Reset(self.door.loop, self.transport)
 
     def pause_body(self) -> None:

@@ -18,7 +18,7 @@ from penstock.gateway.accesslog import AccessLog, place
 from penstock.gateway.measures import Measures
 from penstock.gateway.routing import Routes
 from penstock.gateway.sessions import Sessions
-from penstock.gateway.trace import Trace
+from penstock.gateway.trace import Trace, instant
 from penstock.gateway.upstream import Target
 from penstock.routes import GatewayEvent
 
@@ -84,7 +84,7 @@ class Door:
 
     def finished(self, trace: Trace, *, broken: bool = False) -> None:
         """A request is over, however it ended. `broken`: a stream that had begun did not end cleanly."""
-        now = self.loop.time()
+        now = instant()
         if self.access_log.on:
             self.access_log.add(trace.line(now, self.clock()))
         if trace.variant:

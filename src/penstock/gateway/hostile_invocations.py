@@ -19,6 +19,7 @@ from penstock.gateway.hostile.inforce import HEADER, SEED_HEADER, of_request
 from penstock.gateway.hostile.refusals import refusal
 from penstock.gateway.invocation import Invocation
 from penstock.gateway.streamed import StreamedInvocation
+from penstock.gateway.trace import instant
 from penstock.gateway.unary import UnaryInvocation
 from penstock.wire.eventstream import exception_frame
 
@@ -140,7 +141,7 @@ class HostileStreamed(_Hostile, StreamedInvocation):
     def send(self, frames: list[bytes]) -> None:
         self.begin()
         self._count(frames)
-        self.trace.first = self.trace.first or self.client.door.loop.time()
+        self.trace.first = self.trace.first or instant()
         if self.head.http11:
             frames = [b"%x\r\n%s\r\n" % (len(frame), frame) for frame in frames]
         self.client.write(b"".join(frames))

@@ -32,6 +32,7 @@ from penstock.gateway.headers import (
 from penstock.gateway.peers import is_secure, source_ip
 from penstock.gateway.routing import Route, VariantRoute, choose
 from penstock.gateway.sessions import NEW, Session, read_new_session
+from penstock.gateway.trace import instant
 from penstock.gateway.upstream import Dial, Failure, Target, Upstream, reach
 from penstock.policies import Question, authorize
 from penstock.policies.context import of_request
@@ -268,7 +269,7 @@ class Invocation(Exchange):
     def upstream_ready(self, upstream: Upstream) -> None:
         self._dial = None
         self.upstream = upstream
-        self.trace.sent = self.client.door.loop.time()
+        self.trace.sent = instant()
         upstream.begin(self, whole_chunks=True)
         upstream.write(b"".join((self.request_line, upstream.target.host, b"\r\n", *self._body)))
 
@@ -312,7 +313,7 @@ class Invocation(Exchange):
 
     def upstream_end(self) -> None:
         self.upstream = None
-        self.trace.answered = self.client.door.loop.time()
+        self.trace.answered = instant()
         self._take(None)
         if 200 <= self._status < 300:
             self.finished()

@@ -11,6 +11,7 @@ import json
 from penstock.gateway import answers
 from penstock.gateway.headers import OPENAI
 from penstock.gateway.invocation import Invocation
+from penstock.gateway.trace import instant
 
 _PASSED = ("content-type", "cache-control", "retry-after", "x-request-id")
 
@@ -65,7 +66,7 @@ class OpenAIInvocation(Invocation):
 
     def parts(self, parts: list[bytes]) -> None:
         trace = self.trace
-        trace.first = trace.first or self.client.door.loop.time()
+        trace.first = trace.first or instant()
         trace.parts += len(parts)
         trace.bytes_out += sum(map(len, parts))
         if self._chunked:

@@ -16,6 +16,7 @@ from penstock.gateway import answers, failures
 from penstock.gateway.headers import SESSION, STREAMED
 from penstock.gateway.invocation import Invocation
 from penstock.gateway.sessions import NEW
+from penstock.gateway.trace import instant
 from penstock.wire.eventstream import exception_frame, part_frame, part_head
 
 _TAIL = Struct("!I2s").pack
@@ -89,7 +90,7 @@ class StreamedInvocation(Invocation):
 
     def _write_first(self, data: bytes) -> None:
         """The first part, whose time is noted; all others go straight to the transport."""
-        self.trace.first = self.client.door.loop.time()
+        self.trace.first = instant()
         self._write = self.client.transport.write
         self._write(data)
 
@@ -99,7 +100,7 @@ class StreamedInvocation(Invocation):
 
     def parts(self, parts: list[bytes]) -> None:
         self._count(parts)
-        self.trace.first = self.trace.first or self.client.door.loop.time()
+        self.trace.first = self.trace.first or instant()
         self.client.write(b"".join(map(part_frame, parts)))  # to HTTP/1.0, whose bodies end with the connection
 
     def finished(self) -> None:

@@ -25,10 +25,12 @@ def _stamp(second: int) -> str:
 
 
 LEFT = "ClientLeft"
+instant = time.perf_counter
+"""The clock of every time in a note. The loop's own stands still within a turn and counts in whole milliseconds."""
 
 
 class Trace:
-    """Times are the loop's, in seconds; 0 is "it never came to that"."""
+    """Times are `instant`'s, in seconds; 0 is "it never came to that"."""
 
     __slots__ = (
         "account",
@@ -60,7 +62,7 @@ class Trace:
         self.status = self.model_status = self.bytes_in = self.bytes_out = self.parts = 0
 
     def line(self, now: float, clock: float) -> bytes:
-        """The access log's line. `now` is loop time, `clock` epoch seconds. Written by hand: it runs once a request."""
+        """The access log's line. `now` is an `instant`, `clock` epoch seconds. Written by hand: it runs once a request."""
         total = now - self.began
         when = clock - total
         second = int(when)
