@@ -29,6 +29,8 @@ MAX_PART = 1024 * 1024
 """A chunk longer than this is passed on in pieces, so that one stream holds no more than this."""
 
 _TCP_INFO_UNACKED = slice(24, 28)
+_TCP_INFO_STATE = 0
+_TCP_CLOSE = 7
 
 
 class Failure(Enum):
@@ -217,7 +219,8 @@ class Upstream(asyncio.Protocol):
         if sock is None or sock.family == socket.AF_UNIX:
             return False
         info: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
-        return int.from_bytes(info[_TCP_INFO_UNACKED], "little") > 0
+        # A socket that is closed already: our request met the other side's closed one, which answered with a reset behind its FIN.
+        return info[_TCP_INFO_STATE] == _TCP_CLOSE or int.from_bytes(info[_TCP_INFO_UNACKED], "little") > 0
 
     def _fail(self, *, untouched: bool) -> None:
         sink, self.sink = self.sink, None
