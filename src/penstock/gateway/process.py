@@ -29,7 +29,7 @@ from penstock.routes import GatewayEvent, RoutingTable
 
 log = logging.getLogger("penstock.gateway")
 
-BACKLOG = 1024
+BACKLOG = 4096
 _PR_SET_PDEATHSIG = 1
 
 

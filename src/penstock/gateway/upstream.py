@@ -17,7 +17,7 @@ import httptools
 
 from penstock.gateway.head import joined
 
-CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 5.0
 """A container must accept within 250 ms (AWS: "Custom Inference Code with Hosting Services"); this leaves room for a busy host."""
 IDLE_S = 4.0
 """How long a connection waits for its next request: less than the 5 s of the commonest servers, so that they rarely close one in use."""
