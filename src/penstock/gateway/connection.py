@@ -21,6 +21,7 @@ from penstock.gateway.door import Door
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import BadRequest, Head, read_head, without_upgrade
 from penstock.gateway.hostile.reset import PATIENCE_S, Reset
+from penstock.gateway.quick import read_request
 from penstock.gateway.trace import LEFT, Trace, instant
 
 log = logging.getLogger("penstock.gateway")
@@ -62,6 +63,7 @@ class ClientConnection(asyncio.Protocol):
         "_expects",
         "_head_size",
         "_keep_alive",
+        "_left",
         "_longest_head",
         "_offered",
         "_parser",
@@ -93,6 +95,8 @@ class ClientConnection(asyncio.Protocol):
         self._raw: list[tuple[bytes, bytes]] = []
         self._url = self._offered = b""
         self._head_size = self._unproductive = self._waiting = 0
+        self._left = 0
+        """Bytes still to come of a body whose head the parser has not seen."""
         self._longest_head = door.limits.header_bytes
         self._keep_alive = True
         self._closing = self._deaf = self._expects = self._read_paused = self._begun = False
@@ -136,6 +140,13 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        if self._left or not (self._queue or self._unproductive or self._closing):
+            try:
+                if self._read_quickly(data):
+                    return
+            except Exception as error:
+                self._fail_internally(error)
+                return
         if not self._unproductive and not self._queue:
             self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
         self._unproductive += len(data)
@@ -149,6 +160,35 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(BadRequest(400, f"This is not HTTP/1.1: {error}."))
         if self._unproductive > self.door.limits.header_bytes and not self._closing:
             self._refuse(BadRequest(431, "The request's head, or what stands between pieces of its body, is too long."))
+
+    def _read_quickly(self, data: bytes) -> bool:
+        """Reads a usual request, or more of its body, past the parser. False where it is the parser's: it stands between two requests."""
+        if self._left:
+            body = data[: self._left]
+            self._left -= len(body)
+            self.on_body(body)
+            if not self._left:
+                self.on_message_complete()
+                if len(data) > len(body):
+                    self.data_received(data[len(body) :])
+            return True
+        read = read_request(data, self._longest_head)
+        if read is None:
+            return False
+        head, at = read
+        length = int(head.headers.get("content-length", "0"))
+        left = length - (len(data) - at)
+        if left < 0:
+            return False  # the next request is there already
+        self._left = left
+        incoming = Incoming(head)
+        if length > left:
+            incoming.pieces.append(data[at:])
+            incoming.received = length - left
+        incoming.ended = not left
+        self._queue.append(incoming)
+        self._start(incoming)
+        return True
 
     def _upgraded(self, rest: bytes) -> None:
         """The client offered another protocol; we go on in this one (RFC 9110 §7.8), by reading the head again without the offer."""

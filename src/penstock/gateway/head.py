@@ -6,7 +6,7 @@ Owns what makes a head acceptable. It must never touch a socket or know a servic
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+;=%\[\]:-]*\Z")
@@ -22,17 +22,39 @@ class BadRequest(Exception):
         self.status = status
 
 
-@dataclass(slots=True)
 class Head:
-    """One request's head. `headers` has lower-case names, repeated ones joined by commas; `raw` has them as they came."""
+    """One request's head. `headers` has lower-case names, repeated ones joined by commas."""
 
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    raw: list[tuple[bytes, bytes]]
-    http11: bool
-    keep_alive: bool
+    __slots__ = ("_as_sent", "headers", "http11", "keep_alive", "method", "path", "query")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[str, str],
+        as_sent: Sequence[tuple[bytes, bytes]] | Sequence[bytes],
+        http11: bool,
+        keep_alive: bool,
+    ) -> None:
+        """`as_sent` are the headers as they came: names and values, or whole lines."""
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self._as_sent = as_sent
+        self.http11 = http11
+        self.keep_alive = keep_alive
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """Names and values as they came. Few ask."""
+        return [one if isinstance(one, tuple) else _split(one) for one in self._as_sent]
+
+    def forget(self) -> None:
+        """Frees the headers, which nobody needs any more: a stream may live for minutes."""
+        self._as_sent = ()
+        self.headers = {}
 
     @property
     def length(self) -> int | None:
@@ -47,6 +69,11 @@ class Head:
     @property
     def target(self) -> str:
         return f"{self.path}?{self.query}" if self.query else self.path
+
+
+def _split(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name, value.strip(b" \t")
 
 
 def _lower(name: bytes) -> str:
@@ -96,6 +123,12 @@ def _read_target(method: str, target: str) -> tuple[str, str, str]:
     return path, query, authority
 
 
+@lru_cache(maxsize=256)
+def is_host(text: str) -> bool:
+    """Whether a Host header may say so."""
+    return _HOST.match(text) is not None
+
+
 def _check_host(headers: dict[str, str], version: str) -> None:
     host = headers.get("host")
     if host is None:
@@ -103,7 +136,7 @@ def _check_host(headers: dict[str, str], version: str) -> None:
             raise BadRequest(400, "An HTTP/1.1 request has a Host header.")
         headers["host"] = ""
         return
-    if not _HOST.match(host):  # a second Host header would have brought a comma
+    if not is_host(host):  # a second Host header would have brought a comma
         raise BadRequest(400, "A request has one Host header, a host and a port.")
 
 

@@ -147,8 +147,7 @@ class Invocation(Exchange):
             self.prefix = named.encode() if named else self.prefix_of(body, self.variant.variant.prefix_length)
         self._body = [to_container(head.headers, self.rules, len(body)), body]
         self.client.answer_by = door.loop.time() + self.allowance()
-        head.raw.clear()
-        head.headers.clear()
+        head.forget()
 
     def _authorize(self, who: Caller, *, bearer: bool) -> None:
         """Asks the key's policies, before anybody is told whether there is such an endpoint. Raises AccessDenied."""

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 import httptools
 
 from penstock.gateway.head import joined
+from penstock.gateway.quick import read_answer
 
 CONNECT_TIMEOUT_S = 5.0
 """A container must accept within 250 ms (AWS: "Custom Inference Code with Hosting Services"); this leaves room for a busy host."""
@@ -257,6 +258,9 @@ class Upstream(asyncio.Protocol):
                 return
             self._at_chunk = False
         if not self.answering:
+            if not self._head_bytes and self.whole_chunks and (read := read_answer(data)) is not None:
+                self._tell_whole(sink, *read)
+                return
             self._head_bytes += len(data)
         try:
             self._feed(data)
@@ -269,6 +273,16 @@ class Upstream(asyncio.Protocol):
             sink.upstream_parts(parts)
         else:
             self._settle()
+
+    def _tell_whole(self, sink: Sink, status: int, headers: dict[str, str], body: bytes) -> None:
+        """Of an answer that came in one read, and that the parser has not seen."""
+        self.answering = True
+        self.status = status
+        sink.upstream_head(status, headers, [])
+        if body and self.sink is sink:
+            sink.upstream_parts([body])
+        if self.sink is sink:
+            self._finish(reusable=True)
 
     def _settle(self) -> None:
         """What a read may bring beside whole chunks: the head, pieces of chunks, the end."""
