@@ -22,7 +22,7 @@ from penstock.control.reconcile import (
     move,
 )
 from penstock.placement.base import ReplicaState, ReplicaStatus
-from tests.unit.control.worlds import endpoint, fleet
+from tests.unit.control.worlds import component, endpoint, fleet, hosting
 
 DRAIN_S = 30.0
 
@@ -128,6 +128,63 @@ def test_creating_starts_every_slot_and_is_in_service_when_all_answer() -> None:
     place.look()
     assert place.endpoints[made.id].status is Status.IN_SERVICE
     assert place.serving(made) == [first.id, *(o.id for o in others)]
+
+
+def test_an_endpoint_for_components_needs_no_replicas() -> None:
+    place = Place()
+    made = place.put(replace(hosting(), status=Status.CREATING))
+    place.look()
+    assert place.endpoints[made.id].status is Status.IN_SERVICE
+    assert place.living(made) == []
+
+
+def test_a_component_is_told_of_in_every_status_with_copies_only_where_it_serves() -> None:
+    place = Place()
+    host = place.put(hosting())
+    made = place.put(component(host, copies=2))
+
+    def told() -> list[str] | None:
+        assert place.last is not None
+        found = [s for s in place.last.serving if s.endpoint.id == made.id]
+        return [replica.id for replica, _ in found[0].replicas] if found else None
+
+    place.look()
+    first, second = place.living(made)
+    place.show("healthy", of=first.id)
+    place.look()
+    assert (place.endpoints[made.id].status, told()) == (Status.CREATING, [])
+    place.show("healthy", of=second.id)
+    place.look()
+    assert (place.endpoints[made.id].status, told()) == (Status.IN_SERVICE, [first.id, second.id])
+    place.endpoints[made.id] = replace(place.endpoints[made.id], status=Status.DELETING)
+    place.look()
+    assert told() == []
+    place.finish_stops()
+    place.look()
+    assert made.id not in place.endpoints
+    assert told() is None
+    assert place.endpoints[host.id].status is Status.IN_SERVICE
+
+
+def test_a_component_without_copies_is_in_service() -> None:
+    place = Place()
+    made = place.put(component(place.put(hosting()), copies=0))
+    place.settle()
+    assert place.endpoints[made.id].status is Status.IN_SERVICE
+    assert place.serving(made) == []
+
+
+def test_a_components_dead_copy_is_replaced_and_the_others_serve_on() -> None:
+    place = Place()
+    made = place.put(component(place.put(hosting()), copies=3))
+    place.settle()
+    first, *others = place.living(made)
+    place.show("exited", of=first.id)
+    place.look()
+    assert place.serving(made) == [other.id for other in others]
+    place.settle()
+    assert len(place.serving(made)) == 3
+    assert place.endpoints[made.id].status is Status.IN_SERVICE
 
 
 def test_nothing_is_decided_twice() -> None:
