@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Penstock]:
     assert penstock.stop() == 0
 
 
+@functools.cache
+def _client(server: Penstock, pid: int, service: str) -> Any:
+    return server.client(service)
+
+
+def client(server: Penstock, service: str = "sagemaker") -> Any:
+    """One a service for each life of the server: making one asks a verb for the environment."""
+    return _client(server, server.pid, service)
+
+
 def host(server: Penstock, name: str) -> None:
-    sagemaker = server.client("sagemaker")
+    sagemaker = client(server)
     sagemaker.create_endpoint_config(**hosting(name))
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
     server.in_service(name)
@@ -40,12 +51,12 @@ def host(server: Penstock, name: str) -> None:
 
 def put(server: Penstock, name: str, endpoint: str = "e", *, copies: int = 1, **specification: Any) -> None:
     """A component of that name, in service."""
-    server.client("sagemaker").create_inference_component(**component(name, endpoint, copies=copies, **specification))
+    client(server).create_inference_component(**component(name, endpoint, copies=copies, **specification))
     in_service(server, name)
 
 
 def in_service(server: Penstock, name: str) -> dict[str, Any]:
-    sagemaker = server.client("sagemaker")
+    sagemaker = client(server)
 
     def reached() -> dict[str, Any] | None:
         seen: dict[str, Any] = sagemaker.describe_inference_component(InferenceComponentName=name)
@@ -58,7 +69,7 @@ def in_service(server: Penstock, name: str) -> dict[str, Any]:
 
 
 def drop(server: Penstock, *names: str) -> None:
-    sagemaker = server.client("sagemaker")
+    sagemaker = client(server)
     for name in names:
         sagemaker.delete_inference_component(InferenceComponentName=name)
     until(
@@ -72,7 +83,7 @@ def _all(sagemaker: Any) -> list[dict[str, Any]]:
 
 
 def invoke(server: Penstock, name: str, endpoint: str = "e") -> str:
-    answer = server.client("sagemaker-runtime").invoke_endpoint(
+    answer = client(server, "sagemaker-runtime").invoke_endpoint(
         EndpointName=endpoint, InferenceComponentName=name, Body=b"x"
     )
     assert answer["InvokedProductionVariant"] == "AllTraffic"
@@ -81,7 +92,7 @@ def invoke(server: Penstock, name: str, endpoint: str = "e") -> str:
 
 def refusal(server: Penstock, **arguments: Any) -> str:
     with pytest.raises(ClientError) as caught:
-        server.client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=b"x", **arguments)
+        client(server, "sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=b"x", **arguments)
     assert caught.value.response["Error"]["Code"] == "ValidationError"
     return str(caught.value.response["Error"]["Message"])
 
@@ -97,7 +108,7 @@ def test_two_components_of_one_endpoint_answer_by_every_call(server: Penstock) -
     put(server, "first", **says("first"))
     put(server, "second", **scripted({"steps": [{"sse": HELLO}, {"echo": "body"}]}))
     assert invoke(server, "first") == "first got x"
-    runtime = server.client("sagemaker-runtime")
+    runtime = client(server, "sagemaker-runtime")
     stream = runtime.invoke_endpoint_with_response_stream(EndpointName="e", InferenceComponentName="first", Body=b"y")
     assert [event["PayloadPart"]["Bytes"] for event in stream["Body"]] == [b"first", b" got ", b"y"]
     url = f"http://127.0.0.1:{server.port('http')}/endpoints/e/inference-components/second/openai/v1/chat/completions"
@@ -113,7 +124,7 @@ def test_two_components_of_one_endpoint_answer_by_every_call(server: Penstock) -
 
 def test_a_component_scales_to_zero_and_back(server: Penstock) -> None:
     put(server, "ic", copies=0, **says("ic"))
-    sagemaker = server.client("sagemaker")
+    sagemaker = client(server)
     assert refusal(server, InferenceComponentName="ic").startswith("Inference Component has no capacity")
     for count in (2, 0):
         sagemaker.update_inference_component_runtime_config(
@@ -129,7 +140,7 @@ def test_a_component_scales_to_zero_and_back(server: Penstock) -> None:
 
 def test_an_update_loses_no_request(server: Penstock) -> None:
     put(server, "ic", **says("old"))
-    sagemaker = server.client("sagemaker")
+    sagemaker = client(server)
     sagemaker.update_inference_component(InferenceComponentName="ic", Specification=says("new"))
     heard = [invoke(server, "ic")]
     while heard[-1] != "new got x":
@@ -141,7 +152,7 @@ def test_an_update_loses_no_request(server: Penstock) -> None:
 
 
 def test_a_component_that_can_not_start_says_what_it_said(server: Penstock) -> None:
-    sagemaker = server.client("sagemaker")
+    sagemaker = client(server)
     sagemaker.create_inference_component(**component("bad", **scripted({"steps": [{"sing": "la"}]})))
 
     def failed() -> str | None:
@@ -152,7 +163,7 @@ def test_a_component_that_can_not_start_says_what_it_said(server: Penstock) -> N
     assert reason is not None
     assert "did not pass the ping health check" in reason
     assert "steps[0] must be" in reason
-    groups = server.client("logs").describe_log_groups(logGroupNamePrefix="/aws/sagemaker/InferenceComponents/bad")
+    groups = client(server, "logs").describe_log_groups(logGroupNamePrefix="/aws/sagemaker/InferenceComponents/bad")
     assert [group["logGroupName"] for group in groups["logGroups"]] == ["/aws/sagemaker/InferenceComponents/bad"]
     drop(server, "bad")
 
@@ -189,7 +200,7 @@ def test_the_verbs_know_components(server: Penstock, tmp_path: Path) -> None:
     logged = server.cli("logs", "verbs", "--inference-component", "spoken").stdout
     assert logged.count("listens on port") == 2
     server.cli("rm", "verbs")
-    assert "spoken" not in {one["InferenceComponentName"] for one in _all(server.client("sagemaker"))}
+    assert "spoken" not in {one["InferenceComponentName"] for one in _all(client(server))}
     assert "verbs" not in {e["EndpointName"] for e in json.loads(server.cli("ls", "--json").stdout)}
 
 
@@ -234,11 +245,11 @@ def test_components_come_back_after_the_server_has_gone(tmp_path: Path, how: str
         put(server, "first", copies=2, **says("first"))
         put(server, "second", **says("second"))
         put(server, "none", copies=0, **says("none"))
-        before = server.client("sagemaker").describe_inference_component(InferenceComponentName="first")
+        before = client(server).describe_inference_component(InferenceComponentName="first")
         getattr(server, how)()
         server.start()
         for name in ("first", "second"):
-            until(lambda name=name: answers(server, name), deadline_s=60, what=f"{name} answers")  # type: ignore[misc]
+            until(functools.partial(answers, server, name), deadline_s=60, what=f"{name} answers")
         until(
             lambda: in_service(server, "first")["RuntimeConfig"]["CurrentCopyCount"] == 2,
             deadline_s=60,

@@ -299,6 +299,24 @@ async def test_an_endpoint_with_components_stays(plane: ControlPlane) -> None:
     await plane.until_gone("e")
 
 
+async def test_an_endpoint_on_its_way_to_models_takes_no_more_components(plane: ControlPlane) -> None:
+    await plane.call("create_model", ModelName="never", ExecutionRoleArn=ROLE, PrimaryContainer={"Image": "never"})
+    await plane.configure("models", model="never")
+    await plane.call("update_endpoint", EndpointName="e", EndpointConfigName="models")
+    assert "runs models" in await plane.refused("create_inference_component", **component("ic"))
+    placement = plane.placement
+    assert isinstance(placement, NullPlacement)
+    await until_async(lambda: len(placement.observe()) == 1)
+    placement.healthy(placement.observe()[0].id)
+    await plane.until("e", "InService")
+    (shown,) = plane.table.table.endpoints
+    assert (shown.components, len(shown.variants[0].replicas)) == (None, 1)
+    await plane.call("update_endpoint", EndpointName="e", EndpointConfigName="e")
+    await plane.until("e", "InService")
+    await plane.call("create_inference_component", **component("ic"))
+    await until(plane, "ic", "InService")
+
+
 async def test_the_hosts_routing_holds_for_its_components(plane: ControlPlane) -> None:
     config = hosting("least")
     config["ProductionVariants"][0]["RoutingConfig"] = {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}

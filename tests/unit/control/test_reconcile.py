@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.control.fleet import Endpoint, Replica, Slot
+from penstock.control.fleet import Endpoint, Host, Replica, Slot
 from penstock.control.lifecycle import SERVING, TRANSITIONS, IllegalTransition, Status, Trigger, after
 from penstock.control.reconcile import (
     BACKOFF_CAP_S,
@@ -500,7 +500,8 @@ def happen(place: Place, what: str, which: int) -> None:
     made = list(place.endpoints.values())
     target = made[which % len(made)] if made else None
     if what == "create" and len(made) < 3:
-        place.put(endpoint(f"e{place.now}", a=which % 3 + 1))
+        new = endpoint(f"e{place.now}", a=which % 4)
+        place.put(replace(new, host=Host("h" * 32, "h", "a")) if which % 2 else new)
     elif what == "restart":
         place.boot, place.seen, place.memory, place.stopping = place.boot + "'", {}, Memory(), []
     elif what == "stops":
@@ -528,7 +529,7 @@ def check(place: Place) -> None:
     assert place.last is not None
     for serving in place.last.serving:
         made = place.endpoints[serving.endpoint.id]
-        assert made.status in SERVING
+        assert made.status in SERVING or (made.host and not serving.replicas)
         slots = [replica.slot for replica, _ in serving.replicas]
         assert len(slots) == len(set(slots)), "two replicas serve one slot"
         assert set(slots) <= set(made.fleet.slots()), "an update serves too early, or an old fleet too long"
