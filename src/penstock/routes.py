@@ -46,6 +46,14 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class InferenceComponent:
+    """A component of an endpoint. Its copies are the replicas of `variant`, which has the name of the ProductionVariant that hosts it."""
+
+    name: str
+    variant: Variant
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """An endpoint that can be invoked (InService, Updating, RollingBack …). Others are absent from the table."""
 
@@ -59,6 +67,8 @@ class Endpoint:
     """A fault plan as text (`faultplan.parse`); empty for none."""
     faults_set: float = 0.0
     """When it was set, epoch seconds: requests are counted anew from then on, even where the text is the same."""
+    components: tuple[InferenceComponent, ...] | None = None
+    """None where the variants run Models. Otherwise they have no replicas, and every request names one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a worker counted of one variant since it last told, by CloudWatch's names; `in_flight` is how it stands now."""
+    """What a worker counted of one variant, or one component on it, since it last told, by CloudWatch's names.
+
+    `in_flight` is how it stands now.
+    """
 
     account: str
     region: str
@@ -109,6 +122,8 @@ class Measured:
     in_flight: int
     counts: dict[str, int]
     latencies: dict[str, Latency]
+    component: str = ""
+    """The inference component; empty where the variant runs a Model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,25 @@ def test_v3_resources(penstock: Penstock, run_program: RunProgram) -> None:
     assert "v3-resources" not in names(penstock)
 
 
+def test_v3_inference_components(penstock: Penstock, run_program: RunProgram) -> None:
+    seen = run_program("sdk-v3", "sdk_v3_inference_components.py", timeout_s=400)
+    first, second = "v3-components-model", "v3-components-image"
+    assert seen["heard"] == {first: "of a model", second: "of an image"}
+    assert seen["by_the_resource"] == "of an image"
+    assert seen["scaled"] == 2
+    assert seen["updated"] == "of a model"
+    assert seen["listed"] == sorted((first, second))
+    assert "v3-components" not in names(penstock)
+
+
+def test_v2_inference_components(penstock: Penstock, run_program: RunProgram) -> None:
+    seen = run_program("sdk-v2", "sdk_v2_inference_components.py", timeout_s=400, SAGEMAKER_SUPPRESS_V2_WARNING="1")
+    assert seen["based"] is True
+    assert seen["listed"] == [seen["component"]]
+    assert seen["heard"] == "hello"
+    assert seen["endpoint"] not in names(penstock)
+
+
 def test_v3_model_builder(penstock: Penstock, run_program: RunProgram) -> None:
     seen = run_program("sdk-v3", "sdk_v3_model_builder.py", timeout_s=400)
     assert seen["endpoint"] == "v3-model-builder"

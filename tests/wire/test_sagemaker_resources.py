@@ -183,10 +183,18 @@ async def test_an_endpoint_config_is_described_as_it_was_created(plane: ControlP
     [
         ([variant(ModelName="gone")], "Could not find model"),
         ([variant(), variant()], "names must be unique"),
-        ([{"VariantName": "v", "InstanceType": "ml.g5.2xlarge", "InitialInstanceCount": 1}], "inference components"),
+        (
+            [{"VariantName": "v", "InstanceType": "ml.g5.2xlarge", "InitialInstanceCount": 1}],
+            "ExecutionRoleArn is required",
+        ),
+        ([variant(), {"VariantName": "w", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}], "or none"),
+        (
+            [{"VariantName": "v", "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}],
+            "needs a ModelName",
+        ),
         ([{"VariantName": "v", "ModelName": "m"}], "give InstanceType"),
         ([variant(InitialInstanceCount=0)], "(at least 1|greater than or equal to 1)"),
-        ([variant(ManagedInstanceScaling={"Status": "ENABLED"})], "managed instance scaling"),
+        ([variant(ManagedInstanceScaling={"Status": "ENABLED"})], "only supported for inference component endpoints"),
         ([variant(RoutingConfig={"RoutingStrategy": "KV_AWARE"})], "KV_AWARE"),
         ([variant(RoutingConfig={"RoutingStrategy": "PREFIX_AWARE"})], "PrefixAwareRoutingConfig"),
         ([variant(ServerlessConfig={"MemorySizeInMB": 1024, "MaxConcurrency": 1})], "either ServerlessConfig"),

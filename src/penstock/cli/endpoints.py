@@ -9,6 +9,7 @@ import io
 import tarfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -108,11 +109,12 @@ def wait(server: Server, name: str, progress: Callable[[str], None], *, deadline
 
 
 def remove(server: Server, name: str, *, deadline_s: float = 60.0) -> None:
-    """Delete the endpoint, its config and its models, and return when the endpoint is gone."""
+    """Delete the endpoint, its components, its config and its models, and return when the endpoint is gone."""
     from botocore.exceptions import ClientError
 
     sagemaker = client(server, "sagemaker")
     config = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
+    _remove_components(sagemaker, name, deadline_s)
     models: list[str] = []
     try:
         variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
@@ -136,31 +138,72 @@ def remove(server: Server, name: str, *, deadline_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def component_names(sagemaker: Any, name: str) -> list[str]:
+    """The inference components of an endpoint."""
+    pages = sagemaker.get_paginator("list_inference_components").paginate(EndpointNameEquals=name, SortBy="Name")
+    return [one["InferenceComponentName"] for page in pages for one in page["InferenceComponents"]]
+
+
+def _remove_components(sagemaker: Any, name: str, deadline_s: float) -> None:
+    """Delete an endpoint's components, and return when they are gone: before, the endpoint can't be deleted."""
+    from botocore.exceptions import ClientError
+
+    for component in component_names(sagemaker, name):
+        with suppress(ClientError):  # gone by itself meanwhile
+            sagemaker.delete_inference_component(InferenceComponentName=component)
+    end = time.monotonic() + deadline_s
+    while component_names(sagemaker, name) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def describe(server: Server, name: str) -> dict[str, Any]:
-    """The endpoint with its config and models: DescribeEndpoint's members, plus `Models` (a list of DescribeModel's)."""
+    """The endpoint with what runs on it.
+
+    DescribeEndpoint's members, plus `Models` (a list of DescribeModel's) and `InferenceComponents` (of DescribeInferenceComponent's).
+    """
     from botocore.exceptions import ClientError
 
     sagemaker = client(server, "sagemaker")
     seen: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=name)
     seen.pop("ResponseMetadata", None)
     seen["Models"] = []
-    try:
+    seen["InferenceComponents"] = []
+    named: list[str] = []
+    for component in component_names(sagemaker, name):
+        with suppress(ClientError):  # deleted meanwhile
+            described = sagemaker.describe_inference_component(InferenceComponentName=component)
+            described.pop("ResponseMetadata", None)
+            seen["InferenceComponents"].append(described)
+            named.append(described["Specification"].get("ModelName", ""))
+    with suppress(ClientError):  # config or model was deleted before its endpoint, which AWS allows
         config = sagemaker.describe_endpoint_config(EndpointConfigName=seen["EndpointConfigName"])
-        for variant in config["ProductionVariants"]:
-            model = sagemaker.describe_model(ModelName=variant["ModelName"])
+        named += [variant.get("ModelName", "") for variant in config["ProductionVariants"]]
+    for model_name in dict.fromkeys(filter(None, named)):
+        with suppress(ClientError):
+            model = sagemaker.describe_model(ModelName=model_name)
             model.pop("ResponseMetadata", None)
             seen["Models"].append(model)
-    except (ClientError, KeyError):
-        pass  # config or model was deleted before its endpoint, which AWS allows
     return seen
 
 
-def dialect(described: Mapping[str, Any]) -> Dialect:
-    """Which request format the endpoint's first model takes, by its image."""
-    for model in described["Models"]:
-        image = model.get("PrimaryContainer", {}).get("Image", "")
+def dialect(described: Mapping[str, Any], component: str | None = None) -> Dialect:
+    """Which request format the endpoint's first model, or its `component`, takes, by the image."""
+    images = [model.get("PrimaryContainer", {}).get("Image", "") for model in described["Models"]]
+    if component:
+        named = (one for one in described["InferenceComponents"] if one["InferenceComponentName"] == component)
+        images = [image_of(described, one["Specification"]) for one in named]
+    for image in images:
         if "djl-inference" in image or "penstock/lmi" in image:
             return "lmi"
         if "tgi" in image:
             return "tgi"
     return "other"
+
+
+def image_of(described: Mapping[str, Any], specification: Mapping[str, Any]) -> str:
+    """What a component of a described endpoint runs; empty where its model is gone."""
+    container = specification.get("Container", {})
+    if "DeployedImage" in container:
+        return str(container["DeployedImage"]["SpecifiedImage"])
+    models = (one for one in described["Models"] if one["ModelName"] == specification.get("ModelName"))
+    return next((str(one.get("PrimaryContainer", {}).get("Image", "")) for one in models), "")

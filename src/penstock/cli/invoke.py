@@ -26,6 +26,9 @@ def invoke(
     content_type: Annotated[str, typer.Option(help="The body's Content-Type.")] = "application/json",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", "-t", help="Tokens at most.")] = 400,
     temperature: Annotated[float | None, typer.Option(help="Sample at this temperature; greedy without.")] = None,
+    inference_component: Annotated[
+        str | None, typer.Option(help="The component, of an endpoint that has some.")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Print the stream's bytes as they come.")] = False,
     as_json: Json = False,
     home: Home = None,
@@ -39,15 +42,16 @@ def invoke(
             except OSError as error:
                 fail(f"{body}: {error.strerror}")
         elif prompt is not None:
-            payload = request(endpoints.dialect(endpoints.describe(server, name)), prompt, max_new_tokens, temperature)
+            dialect = endpoints.dialect(endpoints.describe(server, name), inference_component)
+            payload = request(dialect, prompt, max_new_tokens, temperature)
         else:
             fail("invoke needs a prompt or --body FILE")
         if raw:
-            for part in parts(open_stream(runtime_client(server), name, payload, content_type)):
+            for part in parts(open_stream(runtime_client(server), name, payload, content_type, inference_component)):
                 sys.stdout.buffer.write(part)
                 sys.stdout.buffer.flush()
             return
-        answer = stream(server, name, payload, content_type, show=not as_json)
+        answer = stream(server, name, payload, content_type, inference_component, show=not as_json)
     if as_json:
         print_json(answer.document())
 
@@ -91,9 +95,12 @@ def runtime_client(server: Server) -> Any:
     return client(server, "sagemaker-runtime", read_timeout_s=600)
 
 
-def open_stream(runtime: Any, name: str, payload: bytes, content_type: str) -> Any:
+def open_stream(runtime: Any, name: str, payload: bytes, content_type: str, component: str | None = None) -> Any:
     """The event stream of an invocation by a client of sagemaker-runtime. Raises botocore's errors."""
-    answer = runtime.invoke_endpoint_with_response_stream(EndpointName=name, Body=payload, ContentType=content_type)
+    more = {"InferenceComponentName": component} if component else {}
+    answer = runtime.invoke_endpoint_with_response_stream(
+        EndpointName=name, Body=payload, ContentType=content_type, **more
+    )
     return answer["Body"]
 
 
@@ -103,14 +110,16 @@ def parts(events: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
         yield event["PayloadPart"]["Bytes"]
 
 
-def stream(server: Server, name: str, payload: bytes, content_type: str, *, show: bool) -> Answer:
+def stream(
+    server: Server, name: str, payload: bytes, content_type: str, component: str | None = None, *, show: bool
+) -> Answer:
     """Read an answer token by token; with `show`, print it as it grows and its times at the end."""
     runtime = runtime_client(
         server
     )  # made before the clock starts: what boto3 needs to read its models is not the endpoint's
     begin = time.monotonic()
     answer = Answer()
-    events = open_stream(runtime, name, payload, content_type)
+    events = open_stream(runtime, name, payload, content_type, component)
     try:
         for token in iter_tokens(events):
             _count(answer, token.text, begin)

@@ -43,7 +43,7 @@ def list_endpoints(as_json: Json = False, home: Home = None) -> None:
 
 @app.command()
 def show(name: Name, as_json: Json = False, home: Home = None) -> None:
-    """Show one endpoint: its state, its variants, its models."""
+    """Show one endpoint: its state, its variants, its models, its inference components."""
     server = running(home)
     with aws_errors():
         seen = endpoints.describe(server, name)
@@ -61,8 +61,13 @@ def show(name: Name, as_json: Json = False, home: Home = None) -> None:
     table.add_row("arn", seen["EndpointArn"])
     table.add_row("config", seen["EndpointConfigName"])
     for variant in seen.get("ProductionVariants", []):
-        count = f"{variant.get('CurrentInstanceCount', 0)} of {variant.get('DesiredInstanceCount', 0)} replicas"
+        what = "replicas" if "DeployedImages" in variant else "instances"
+        count = f"{variant.get('CurrentInstanceCount', 0)} of {variant.get('DesiredInstanceCount', 0)} {what}"
         table.add_row("variant", f"{variant['VariantName']}, weight {variant.get('CurrentWeight', 0):g}, {count}")
+    for component in seen["InferenceComponents"]:
+        table.add_row("component", _component(seen, component))
+        if reason := component.get("FailureReason"):
+            table.add_row("", reason)
     for model in seen["Models"]:
         container = model.get("PrimaryContainer", {})
         table.add_row("model", f"{model['ModelName']} ({container.get('Image', '')})")
@@ -71,9 +76,18 @@ def show(name: Name, as_json: Json = False, home: Home = None) -> None:
     out.print(table)
 
 
+def _component(endpoint: dict[str, Any], seen: dict[str, Any]) -> str:
+    """One line: its name, its status, its copies, what it runs."""
+    status, copies = seen["InferenceComponentStatus"], seen["RuntimeConfig"]
+    styled = f"[{STYLES[status]}]{status}[/]" if status in STYLES else status
+    count = f"{copies['CurrentCopyCount']} of {copies['DesiredCopyCount']} copies"
+    image = endpoints.image_of(endpoint, seen["Specification"])
+    return f"{seen['InferenceComponentName']}, {styled}, {count}" + (f" ({image})" if image else "")
+
+
 @app.command()
 def rm(names: Annotated[list[str], typer.Argument(help="Endpoints.")], home: Home = None) -> None:
-    """Delete endpoints with their configs and models."""
+    """Delete endpoints with their inference components, configs and models."""
     server = running(home)
     with aws_errors():
         for name in names:

@@ -159,10 +159,10 @@ class Reconciler:
         """What follows from a decision that is written."""
         before, after = decision.endpoint, decision.write or decision.endpoint
         if decision.forget:
-            log.info("endpoint %s: gone", before.arn)
+            log.info("%s: gone", before.arn)
         elif after.status is not before.status:
             why = f": {after.failure_reason}" if after.failure_reason else ""
-            log.info("endpoint %s: %s -> %s%s", before.arn, before.status, after.status, why)
+            log.info("%s: %s -> %s%s", before.arn, before.status, after.status, why)
         for replica in (*decision.add, *decision.start):
             if replica.id not in self._starting:
                 self._starting[replica.id] = self._spawn(self._start(before, replica))
@@ -175,11 +175,11 @@ class Reconciler:
         variant = endpoint.plan(replica.slot)
         assert variant is not None, "a replica is added for a slot of one of the endpoint's fleets"
         try:
-            log.info("endpoint %s: start %s of %s, epoch %d", endpoint.arn, replica.id, replica.slot, replica.epoch)
+            log.info("%s: start %s of %s, epoch %d", endpoint.arn, replica.id, replica.slot, replica.epoch)
             async with asyncio.timeout(START_DEADLINE_S):
                 await self._placement.start(spec(endpoint, replica, variant))
         except Exception as error:
-            log.exception("endpoint %s: replica %s can't be started", endpoint.arn, replica.id)
+            log.exception("%s: replica %s can't be started", endpoint.arn, replica.id)
             text = str(error) or type(error).__name__
             reason = f"Unable to provision requested ML compute capacity: {text}"
             self._refused[replica.id] = ReplicaStatus(replica.id, replica.epoch, "failed", reason=reason)
@@ -193,11 +193,11 @@ class Reconciler:
                 await asyncio.wait(
                     [starting]
                 )  # stopping what is not yet there would be nothing, and then it would come
-            log.info("endpoint %s: stop %s of %s", endpoint.arn, replica.id, replica.slot)
+            log.info("%s: stop %s of %s", endpoint.arn, replica.id, replica.slot)
             async with asyncio.timeout(STOP_GRACE_S * 2):
                 await self._placement.stop(replica.id, grace_s=STOP_GRACE_S)
         except Exception:
-            log.exception("endpoint %s: replica %s can't be stopped", endpoint.arn, replica.id)
+            log.exception("%s: replica %s can't be stopped", endpoint.arn, replica.id)
             await asyncio.sleep(RETRY_S)
             self._unstopped.add(replica.id)
         else:

@@ -74,9 +74,9 @@ def _sagemaker(operation: str, params: Mapping[str, Any], region: str, account: 
 
 
 def _is_about(operation: str, word: str) -> bool:
-    """Whether `DescribeEndpointConfig` speaks of an `endpoint-config`: `UpdateEndpointWeightsAndCapacities` of an `endpoint`."""
+    """Whether `DescribeEndpointConfig` speaks of an `endpoint-config`: `UpdateEndpointWeightsAndCapacities` does of an `endpoint`."""
     noun = "".join(part.capitalize() for part in word.split("-"))
-    return operation.endswith(noun) or (word == "endpoint" and "EndpointWeights" in operation)
+    return operation.endswith((noun, f"{noun}WeightsAndCapacities", f"{noun}RuntimeConfig"))
 
 
 def _s3(operation: str, params: Mapping[str, Any]) -> Iterator[Asked]:

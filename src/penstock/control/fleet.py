@@ -19,7 +19,10 @@ from penstock.routes import RoutingStrategy
 
 @dataclass(frozen=True, slots=True)
 class ProductionVariant:
-    """One variant of a fleet: what to run (`image`, `environment`, `model_data`), how often, and its share of the traffic."""
+    """One variant of a fleet: what to run (`image`, `environment`, `model_data`), how often, and its share of the traffic.
+
+    One without an `image` runs nothing by itself: it hosts inference components.
+    """
 
     name: str
     image: str
@@ -35,6 +38,11 @@ class ProductionVariant:
     prefix_length: int = 0
     concurrency_threshold: int = 0
 
+    @property
+    def replicas(self) -> int:
+        """How many it needs: none of its own where it hosts components, whatever its count of instances."""
+        return self.count if self.image else 0
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Slot:
@@ -47,26 +55,44 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What an EndpointConfig asks for. `generation` tells an endpoint's fleets apart; scaling keeps it, a new config raises it."""
+    """What an EndpointConfig or an InferenceComponent asks for.
+
+    `generation` tells an endpoint's fleets apart; scaling keeps it, a new config or specification raises it.
+    """
 
     generation: int
     config: str
     variants: tuple[ProductionVariant, ...]
     asynchronous: Mapping[str, Any] = field(default_factory=dict)
     """The EndpointConfig's AsyncInferenceConfig; empty where it has none."""
+    specification: Mapping[str, Any] = field(default_factory=dict)
+    """The InferenceComponent's Specification; empty where it is an endpoint's fleet."""
 
     def slots(self) -> Iterator[Slot]:
         for variant in self.variants:
-            for index in range(variant.count):
+            for index in range(variant.replicas):
                 yield Slot(self.generation, variant.name, index)
 
     def variant(self, name: str) -> ProductionVariant | None:
         return next((v for v in self.variants if v.name == name), None)
 
+    @property
+    def hosts_components(self) -> bool:
+        return not any(variant.image for variant in self.variants)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where an InferenceComponent lives: the endpoint, by id and name, and its variant."""
+
+    endpoint_id: str
+    endpoint: str
+    variant: str
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint as the store keeps it.
+    """An endpoint as the store keeps it, or an InferenceComponent: a fleet like any other, whose replicas serve in the name of its `host`.
 
     `id` tells two endpoints of one name apart (deleted, created again). `target` is the fleet that an update leads to. `epoch` counts the
     replicas ever given to it. `revision` rises with every write: who writes on an older one is told so. Times are epoch seconds.
@@ -85,6 +111,8 @@ class Endpoint:
     failure_reason: str = ""
     epoch: int = 0
     revision: int = 0
+    host: Host | None = None
+    """None for an endpoint, never for a component."""
 
     def wanted(self) -> frozenset[Slot]:
         """The slots that should be filled in this status."""
@@ -115,12 +143,14 @@ class Replica:
 
 def spec(endpoint: Endpoint, replica: Replica, variant: ProductionVariant) -> ReplicaSpec:
     """What a placement is told."""
+    host = endpoint.host
     return ReplicaSpec(
         id=replica.id,
         epoch=replica.epoch,
         account=endpoint.account,
         region=endpoint.region,
-        endpoint=endpoint.name,
+        endpoint=host.endpoint if host else endpoint.name,
+        component=endpoint.name if host else "",
         variant=variant.name,
         instance_id=replica.instance_id,
         image=images.resolve(variant.image),

@@ -1,5 +1,7 @@
 """The status table: every status an endpoint can have, and every legal way from one to the next.
 
+An inference component goes the same ways; who asks about it is shown `Updating` for `RollingBack`, which AWS's components do not have.
+
 Owns the rules alone. It must never act, ask the clock or read a store. The table and the picture in docs/control-plane.md are
 drawn from `TRANSITIONS`; a test compares them.
 
@@ -77,17 +79,17 @@ def after(place: Place, trigger: Trigger) -> Place:
         raise IllegalTransition(f"{trigger.name} is not legal in {place or 'no status'}") from None
 
 
-def asked(status: Status, trigger: Trigger, arn: str) -> Status:
-    """Like `after`, for a caller's request. Raises ValidationException, worded for the caller."""
+def asked(status: Status, trigger: Trigger, arn: str, noun: str = "endpoint") -> Status:
+    """Like `after`, for a caller's request. Raises ValidationException, worded for the caller; `noun` is what AWS calls the resource."""
     try:
         place = after(status, trigger)
     except IllegalTransition:
         if status is Status.FAILED:
-            text = f'Cannot update endpoint "{arn}" in status Failed. Delete it and create it again.'
+            text = f'Cannot update {noun} "{arn}" in status Failed. Delete it and create it again.'
         elif status is Status.DELETING:
-            text = f'Could not find endpoint "{arn}".'
+            text = f'Could not find {noun} "{arn}".'
         else:
-            text = f'Cannot update in-progress endpoint "{arn}".'
+            text = f'Cannot update in-progress {noun} "{arn}".'
         raise ValidationException(text) from None
     assert place is not None, "no request of a caller ends an endpoint at once"
     return place

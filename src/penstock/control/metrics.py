@@ -1,6 +1,7 @@
 """Metrics of all gateway workers together, under CloudWatch's names, as Prometheus reads them.
 
-Owns the sums since the start and their page. It must never grow without bound: it holds at most `MAX_SERIES` variants, the latest.
+Owns the sums since the start and their page. It must never grow without bound: it holds at most `MAX_SERIES` variants and components,
+the latest.
 AWS's page: "Monitor Amazon SageMaker endpoints with Amazon CloudWatch".
 """
 
@@ -19,7 +20,8 @@ from starlette.responses import Response
 from penstock.routes import LATENCY_BOUNDS_US, GatewayEvent, Latency
 
 MAX_SERIES = 10_000
-LABELS = ("EndpointName", "VariantName", "Region", "AccountId")
+LABELS = ("EndpointName", "VariantName", "Region", "AccountId", "InferenceComponentName")
+"""The last is empty, which Prometheus takes for absent, where a variant runs a Model."""
 COUNTS: Mapping[str, str] = {
     "Invocations": "Requests sent to a variant.",
     "Invocation4XXErrors": "Requests that the container answered with 4xx.",
@@ -48,7 +50,7 @@ class Metrics(Collector):
     """`add` what workers tell; `handle` answers a scrape."""
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, str, str, str], _Series] = {}
+        self._series: dict[tuple[str, str, str, str, str], _Series] = {}
         self._dropped = 0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -61,7 +63,7 @@ class Metrics(Collector):
         told = event.measured
         if told is None:
             return
-        key = (told.endpoint, told.variant, told.region, told.account)
+        key = (told.endpoint, told.variant, told.region, told.account, told.component)
         series = self._series.pop(key) if key in self._series else _Series()
         self._series[key] = series
         if len(self._series) > MAX_SERIES:

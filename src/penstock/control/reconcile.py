@@ -74,7 +74,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """An endpoint that can be invoked once the decisions are written, and the replicas that may get its traffic."""
+    """An endpoint that can be invoked once the decisions are written, and the replicas that may get its traffic.
+
+    A component is told of in every status, so that who names it hears that it has no copies yet, not that it does not exist.
+    """
 
     endpoint: Endpoint
     replicas: tuple[tuple[Replica, ReplicaStatus], ...]
@@ -121,7 +124,7 @@ def look(
         view.sort_replicas()
         view.fill_slots()
         decision = view.decide()
-        if (then := decision.write or endpoint).status in SERVING:
+        if (then := decision.write or endpoint).status in SERVING or (then.host and not decision.forget):
             serving.append(Serving(then, view.serving(then)))
         if decision != Decision(endpoint):
             decisions.append(decision)
@@ -290,7 +293,7 @@ class _View:
         return Decision(endpoint, write, False, tuple(self.add), tuple(self.start), tuple(self.stop), tuple(self.drop))
 
     def serving(self, endpoint: Endpoint) -> tuple[tuple[Replica, ReplicaStatus], ...]:
-        fleet = frozenset(endpoint.fleet.slots())
+        fleet = frozenset(endpoint.fleet.slots()) if endpoint.status in SERVING else frozenset[Slot]()
         return tuple(
             (replica, status)
             for slot, replica in sorted(self.live.items())

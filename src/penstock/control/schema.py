@@ -44,6 +44,9 @@ endpoints = Table(
     Column("modified_at", Float(53), nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("revision", Integer, nullable=False),
+    Column(
+        "host", Text
+    ),  # JSON: fleet.Host; of inference components, which are kept here too: their replicas are like any others
     Index("endpoints_by_place", "account", "region"),
 )
 

@@ -17,12 +17,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, Table, create_engine, delete, event, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Table,
+    create_engine,
+    delete,
+    event,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from penstock.control import migrate, schema
-from penstock.control.fleet import Endpoint, Fleet, Replica, Slot
+from penstock.control.fleet import Endpoint, Fleet, Host, Replica, Slot
 from penstock.control.lifecycle import Status
 from penstock.errors import AwsError
 
@@ -189,7 +201,7 @@ class Transaction:
         self.clear_tags(arn)
         return self._connection.execute(delete(table).where(table.c.arn == arn)).rowcount > 0
 
-    # -- Endpoints and replicas -----------------------------------------------------------------------------------
+    # -- Endpoints, inference components, replicas -----------------------------------------------------------------------------------
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Raises AlreadyExists."""
@@ -200,9 +212,21 @@ class Transaction:
         return _endpoint(row) if row else None
 
     def endpoints(self, account: str, region: str) -> tuple[Endpoint, ...]:
+        """Without inference components."""
+        return self._endpoints(account, region, schema.endpoints.c.host.is_(None))
+
+    def components(self, account: str, region: str) -> tuple[Endpoint, ...]:
+        """The inference components of all endpoints."""
+        return self._endpoints(account, region, schema.endpoints.c.host.is_not(None))
+
+    def components_of(self, endpoint: Endpoint) -> tuple[Endpoint, ...]:
+        found = self.components(endpoint.account, endpoint.region)
+        return tuple(one for one in found if one.host and one.host.endpoint_id == endpoint.id)
+
+    def _endpoints(self, account: str, region: str, kind: ColumnElement[bool]) -> tuple[Endpoint, ...]:
         table = schema.endpoints
-        rows = self._connection.execute(select(table).where(table.c.account == account, table.c.region == region))
-        return tuple(_endpoint(row) for row in rows)
+        here = (table.c.account == account) & (table.c.region == region) & kind
+        return tuple(_endpoint(row) for row in self._connection.execute(select(table).where(here)))
 
     def write_endpoint(self, endpoint: Endpoint) -> Endpoint:
         """Write `endpoint`, which was read at its `revision`; returns it at the next one. Raises Changed."""
@@ -289,13 +313,16 @@ def _resource(row: Row[Any]) -> Resource:
 
 def _endpoint_columns(endpoint: Endpoint) -> dict[str, Any]:
     target = _json(endpoint.target) if endpoint.target else None
-    return _fields(endpoint) | {"status": endpoint.status.value, "fleet": _json(endpoint.fleet), "target": target}
+    host = _json(endpoint.host) if endpoint.host else None
+    columns = {"status": endpoint.status.value, "fleet": _json(endpoint.fleet), "target": target, "host": host}
+    return _fields(endpoint) | columns
 
 
 def _endpoint(row: Row[Any]) -> Endpoint:
     columns = dict(row._mapping)
     columns["status"] = Status(row.status)
     columns["fleet"] = msgspec.json.decode(row.fleet, type=Fleet)
+    columns["host"] = msgspec.json.decode(row.host, type=Host) if row.host else None
     columns["target"] = msgspec.json.decode(row.target, type=Fleet) if row.target else None
     return Endpoint(**columns)
 

@@ -12,17 +12,22 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 
 from penstock import faultplan
+from penstock.control import fleet
+from penstock.control.fleet import Fleet, ProductionVariant
 from penstock.control.reconcile import Serving
 from penstock.control.store import StoredPlan
+from penstock.placement.base import ReplicaStatus
 from penstock.routes import (
     AccessKey,
     Endpoint,
     GatewayEvent,
+    InferenceComponent,
     Replica,
     RoutingTable,
     Variant,
@@ -41,40 +46,58 @@ Plans = Mapping[str, StoredPlan]
 
 
 def endpoints(serving: tuple[Serving, ...], tags: Tags, plans: Plans) -> tuple[Endpoint, ...]:
-    """The table's endpoints: those that can be invoked, each with the replicas that answer."""
-    return tuple(_endpoint(s, tags.get(s.endpoint.arn, {}), plans.get(s.endpoint.arn)) for s in serving)
-
-
-def _endpoint(serving: Serving, tags: Mapping[str, str], plan: StoredPlan | None) -> Endpoint:
-    of_variant: dict[str, list[Replica]] = {}
-    for replica, status in serving.replicas:
-        answers = Replica(replica.id, replica.epoch, status.host or "127.0.0.1", status.port)
-        of_variant.setdefault(replica.slot.variant, []).append(answers)
-    endpoint = serving.endpoint
-    variants = (
-        Variant(
-            v.name,
-            v.weight,
-            tuple(of_variant.get(v.name, ())),
-            v.container,
-            v.routing,
-            v.max_concurrency,
-            v.prefix_length,
-            v.concurrency_threshold,
-        )
-        for v in endpoint.fleet.variants
+    """The table's endpoints: those that can be invoked, each with the replicas that answer, or with its components and their copies."""
+    hosted: dict[str, list[Serving]] = {}
+    for s in serving:
+        if s.endpoint.host:
+            hosted.setdefault(s.endpoint.host.endpoint_id, []).append(s)
+    return tuple(
+        _endpoint(s, tags.get(s.endpoint.arn, {}), plans.get(s.endpoint.arn), hosted.get(s.endpoint.id, ()))
+        for s in serving
+        if not s.endpoint.host
     )
+
+
+def _endpoint(
+    serving: Serving, tags: Mapping[str, str], plan: StoredPlan | None, hosted: Iterable[Serving]
+) -> Endpoint:
+    endpoint = serving.endpoint
     faults = plan or StoredPlan(tags.get(faultplan.TAG, ""), 0.0)
     return Endpoint(
         endpoint.name,
         endpoint.arn,
         endpoint.region,
         endpoint.account,
-        tuple(variants),
+        tuple(_variant(v, serving) for v in endpoint.fleet.variants),
         dict(tags),
         faults.text,
         faults.set_at,
+        tuple(_component(s, endpoint.fleet) for s in hosted) if endpoint.fleet.hosts_components else None,
     )
+
+
+def _component(serving: Serving, host: Fleet) -> InferenceComponent:
+    """It runs what it runs, and is routed to as its host's variant says."""
+    (own,) = serving.endpoint.fleet.variants
+    variant = host.variant(own.name) or own
+    return InferenceComponent(serving.endpoint.name, _variant(replace(variant, container=own.container), serving))
+
+
+def _variant(v: ProductionVariant, serving: Serving) -> Variant:
+    return Variant(
+        v.name,
+        v.weight,
+        tuple(_replica(replica, status) for replica, status in serving.replicas if replica.slot.variant == v.name),
+        v.container,
+        v.routing,
+        v.max_concurrency,
+        v.prefix_length,
+        v.concurrency_threshold,
+    )
+
+
+def _replica(replica: fleet.Replica, status: ReplicaStatus) -> Replica:
+    return Replica(replica.id, replica.epoch, status.host or "127.0.0.1", status.port)
 
 
 class TableServer:

@@ -72,12 +72,32 @@ def target_container_not_supported(endpoint: str) -> AwsError:
 
 
 def inference_component_not_allowed() -> AwsError:
-    """AWS's sentence begins like this; how it goes on is not known."""
     text = (
-        "Inference Component Name header is not allowed for endpoints that have no inference components. "
-        "Please remove Inference Component Name header."
+        "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy inference components. "
+        "Please remove the Inference Component Name header and try again."
     )
     return _validation(text, "INFERENCE_COMPONENT_NAME_NOT_ALLOWED")
+
+
+def inference_component_missing() -> AwsError:
+    text = (
+        "Inference Component Name header is required for endpoints to which you plan to deploy inference components. "
+        "Please include Inference Component Name header or consider using SageMaker models."
+    )
+    return _validation(text, "INFERENCE_COMPONENT_NAME_MISSING")
+
+
+def no_such_inference_component(name: str, endpoint: str) -> AwsError:
+    return _validation(f"Inference Component {name} of endpoint {endpoint} not found.", "NO_SUCH_INFERENCE_COMPONENT")
+
+
+def no_capacity() -> AwsError:
+    """It has no copies, or none that is up: being created, scaled to zero, starting again."""
+    text = (
+        "Inference Component has no capacity to process this request. ApplicationAutoScaling may be in-progress (if "
+        "configured) or try to increase the capacity by invoking UpdateInferenceComponentRuntimeConfig API."
+    )
+    return _validation(text, "INFERENCE_COMPONENT_NO_CAPACITY")
 
 
 def _validation(text: str, code: str) -> AwsError:
@@ -142,6 +162,8 @@ def internal() -> AwsError:
 def _model_error(endpoint: Endpoint, text: str, status: int, original: str, code: str) -> AwsError:
     region, account = endpoint.region, endpoint.account
     group = f"/aws/sagemaker/Endpoints/{endpoint.name}"
+    if endpoint.components:  # of a request that reached a container: the one that it named
+        group = f"/aws/sagemaker/InferenceComponents/{endpoint.components[0].name}"
     see = (
         f" See https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}"
         f"#logEventViewer:group={group} in account {account} for more information."

@@ -15,6 +15,7 @@ from hashlib import sha256
 from penstock.errors import AwsError
 from penstock.gateway import failures
 from penstock.gateway.authenticate import Admission, Caller, caller
+from penstock.gateway.components import narrowed
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
 from penstock.gateway.headers import (
@@ -133,6 +134,10 @@ class Invocation(Exchange):
         self.route = door.routes.route(who.key.account, who.region, self.endpoint_name)
         if self.route is None:
             raise failures.no_such_endpoint(self.endpoint_name, who.key.account)
+        component = head.headers.get(INFERENCE_COMPONENT)
+        if component is not None or self.route.components is not None:
+            self.route = narrowed(self.route, component)
+            self.trace.component = self.route.component
         self.session = head.headers.get(SESSION, "")
         if self.session and self.session != NEW:
             self._follow_session(self.route)
@@ -174,8 +179,6 @@ class Invocation(Exchange):
             raise failures.target_model_not_supported(self.endpoint_name)
         if headers.get(TARGET_CONTAINER, self.container) != self.container:
             raise failures.target_container_not_supported(self.endpoint_name)
-        if INFERENCE_COMPONENT in headers:
-            raise failures.inference_component_not_allowed()
 
     def prefix_of(self, body: bytes, length: int) -> bytes:
         """What decides which replica gets a request, of PREFIX_AWARE: the first bytes of the body."""
@@ -238,10 +241,11 @@ class Invocation(Exchange):
         """Finds the endpoint in the table of now: it may have other replicas than when the wait began, or none. Raises AwsError."""
         assert self.route is not None
         assert self.variant is not None
-        old = self.route.endpoint
+        old, component = self.route.endpoint, self.route.component
         self.route = self.client.door.routes.route(old.account, old.region, old.name)
         if self.route is None:
             raise failures.no_such_endpoint(old.name, old.account)
+        self.route = narrowed(self.route, component or None)
         if self.session and self.session != NEW:
             self._follow_session(self.route)
         else:

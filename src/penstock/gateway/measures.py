@@ -1,6 +1,7 @@
 """What a worker has counted since it last told the control process.
 
-Owns the sums, by endpoint and variant, and their telling about once a second. It must never grow with requests: a sum is a sum.
+Owns the sums, by endpoint, variant and inference component, and their telling about once a second. It must never grow with requests: a sum
+is a sum.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from penstock.gateway.routing import VariantRoute
 from penstock.gateway.trace import LEFT, Trace
 from penstock.routes import LATENCY_BOUNDS_US, GatewayEvent, Latency, Measured
 
-Key = tuple[str, str, str, str]
-"""Account, region, endpoint, variant."""
+Key = tuple[str, str, str, str, str]
+"""Account, region, endpoint, variant, inference component ("" for none)."""
 
 
 _STREAMED = "InvokeEndpointWithResponseStream"
@@ -52,14 +53,14 @@ class Measures:
 
     def begin(self, trace: Trace, variant: VariantRoute) -> None:
         """A request turns to a variant: from now on its requests in flight are looked at."""
-        self._live[trace.account, trace.region, trace.endpoint, trace.variant] = variant
+        self._live[trace.account, trace.region, trace.endpoint, trace.variant, trace.component] = variant
 
     def observe(self, trace: Trace, now: float, *, broken: bool) -> None:
         """A request has ended. `broken`: its stream had begun and did not end cleanly.
 
         AWS's page: "Monitor Amazon SageMaker endpoints with Amazon CloudWatch", invocation and streaming metrics.
         """
-        key = (trace.account, trace.region, trace.endpoint, trace.variant)
+        key = (trace.account, trace.region, trace.endpoint, trace.variant, trace.component)
         sums = self._sums.get(key)
         if sums is None:
             sums = self._sums[key] = _Sums()
@@ -89,7 +90,8 @@ class Measures:
         for key in {*sums, *in_flight}:
             now, ended = in_flight.get(key, 0), sums.get(key)
             if ended is not None or now != self._in_flight.get(key, 0):
-                told = Measured(*key, now, ended.counts if ended else {}, ended.latencies if ended else {})
+                counts, latencies = (ended.counts, ended.latencies) if ended else ({}, {})
+                told = Measured(*key[:4], now, counts, latencies, key[4])
                 notify(GatewayEvent("measured", self._worker, measured=told))
         self._in_flight = {key: now for key, now in in_flight.items() if now}
         self._live = {key: self._live[key] for key in self._in_flight}

@@ -6,8 +6,8 @@ open a connection or know a request.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from random import Random
 
@@ -37,6 +37,10 @@ class Route:
     endpoint: Endpoint
     variants: tuple[VariantRoute, ...]
     in_force: InForce | None = None
+    components: Mapping[str, Route] | None = None
+    """Of an endpoint with inference components: what of it the requests for each of them see, one variant with the component's copies."""
+    component: str = ""
+    """The component's name, where this is such a part."""
 
     def variant(self, name: str) -> VariantRoute | None:
         return next((one for one in self.variants if one.variant.name == name), None)
@@ -63,6 +67,11 @@ class Route:
             if at < 0:
                 return one
         return variants[-1]
+
+    def parts(self) -> Iterator[Route]:
+        """Itself, and what its components see."""
+        yield self
+        yield from (self.components or {}).values()
 
 
 def choose(route: VariantRoute, rng: Random, tried: Collection[Target] = (), prefix: bytes = b"") -> Target | None:
@@ -101,7 +110,7 @@ class Routes:
     def __init__(self, workers: int = 1) -> None:
         self.version = -1
         self._workers = workers
-        self._queues: dict[tuple[str, str], Queue] = {}
+        self._queues: dict[tuple[str, str, str], Queue] = {}
         self.planned: frozenset[str] = frozenset()
         """Names of endpoints whose streams go by a fault plan, in any account."""
         self._routes: dict[tuple[str, str, str], Route] = {}
@@ -122,30 +131,39 @@ class Routes:
             if replica not in self._targets:
                 target.retire()
         queues, self._queues = self._queues, {}
-        for route in self._routes.values():
+        for route in (part for one in self._routes.values() for part in one.parts()):
             for variant in route.variants:
-                self._queues[route.endpoint.arn, variant.variant.name] = variant.queue
+                self._queues[route.endpoint.arn, route.component, variant.variant.name] = variant.queue
         for queue in queues.values():
             queue.changed()
 
     def _route(self, endpoint: Endpoint, old: dict[Replica, Target]) -> Route:
-        variants = []
-        for variant in endpoint.variants:
-            targets = []
-            for replica in variant.replicas:
-                target = self._targets.get(replica) or old.get(replica)
-                if target is None:
-                    target = Target((replica.host, replica.port), replica.id, replica.epoch)
-                self._targets[replica] = target
-                targets.append(target)
-            room = full_at(variant.max_concurrency, self._workers)
-            queue = self._queues.setdefault((endpoint.arn, variant.name), Queue())
-            queue.bound = room * len(targets)
-            variants.append(VariantRoute(variant, tuple(targets), queue, room))
+        variants = tuple(self._variant(endpoint.arn, "", variant, old) for variant in endpoint.variants)
         before = self._routes.get((endpoint.account, endpoint.region, endpoint.name))
-        if before is None:
-            return Route(endpoint, tuple(variants), inforce.read(endpoint))
-        return Route(endpoint, tuple(variants), inforce.read(endpoint, before.endpoint, before.in_force))
+        in_force = inforce.read(endpoint, before.endpoint, before.in_force) if before else inforce.read(endpoint)
+        if endpoint.components is None:
+            return Route(endpoint, variants, in_force)
+        components = {}
+        for one in endpoint.components:
+            alone, copies = (
+                replace(endpoint, components=(one,)),
+                self._variant(endpoint.arn, one.name, one.variant, old),
+            )
+            components[one.name] = Route(alone, (copies,), in_force, component=one.name)
+        return Route(endpoint, variants, in_force, components)
+
+    def _variant(self, arn: str, component: str, variant: Variant, old: dict[Replica, Target]) -> VariantRoute:
+        targets = []
+        for replica in variant.replicas:
+            target = self._targets.get(replica) or old.get(replica)
+            if target is None:
+                target = Target((replica.host, replica.port), replica.id, replica.epoch)
+            self._targets[replica] = target
+            targets.append(target)
+        room = full_at(variant.max_concurrency, self._workers)
+        queue = self._queues.setdefault((arn, component, variant.name), Queue())
+        queue.bound = room * len(targets)
+        return VariantRoute(variant, tuple(targets), queue, room)
 
     def route(self, account: str, region: str, name: str) -> Route | None:
         return self._routes.get((account, region, name))

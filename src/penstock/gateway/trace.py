@@ -38,6 +38,7 @@ class Trace:
         "began",
         "bytes_in",
         "bytes_out",
+        "component",
         "endpoint",
         "error",
         "first",
@@ -58,7 +59,7 @@ class Trace:
         self.began = began
         self.sent = self.first = self.answered = 0.0
         """When the container was sent the request, began its answer, and ended it."""
-        self.account = self.region = self.endpoint = self.variant = self.key = self.error = ""
+        self.account = self.region = self.endpoint = self.variant = self.component = self.key = self.error = ""
         self.status = self.model_status = self.bytes_in = self.bytes_out = self.parts = 0
 
     def line(self, now: float, clock: float) -> bytes:
@@ -73,6 +74,8 @@ class Trace:
                 f',"region":{_text(self.region)},"endpoint":{_text(self.endpoint)},"variant":{_text(self.variant)}'
                 f',"parts":{self.parts},"first_chunk_ms":{first}'
             )
+            if self.component:
+                of_endpoint += f',"component":{_text(self.component)}'
         return (
             f'{{"time":"{_stamp(second)}.{int((when - second) * 1000):03d}Z","request_id":"{self.request_id}"'
             f',"operation":{_text(self.operation[:256])},"status":{self.status},"error":{_text(self.error)}'

@@ -42,6 +42,8 @@ class ReplicaSpec:
     startup_timeout_s: float = 480.0
     download_timeout_s: float = 3600.0
     container: str = "primary"
+    component: str = ""
+    """The inference component whose copy it is; empty for a variant's own replica."""
 
 
 ReplicaState = Literal["preparing", "starting", "healthy", "unhealthy", "exited", "failed"]

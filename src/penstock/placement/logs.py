@@ -3,9 +3,10 @@
 Owns the files below `Paths.logs` and their reading: plain functions over files, blocking (call them in a thread from an event loop), safe
 while another process writes. It must never know a wire protocol, nor who reads; writing is `logsink.py`'s.
 
-A group is an endpoint (`/aws/sagemaker/Endpoints/NAME`), a stream is a replica (`VARIANT/INSTANCE-ID`), as SageMaker names them (AWS:
-"Log groups and streams that Amazon SageMaker AI logs"). On disk a stream is the directory
-`logs/ACCOUNT/REGION/ENDPOINT/VARIANT/INSTANCE-ID` of segments, each named by the position at which it begins; an event is a line of
+A group is an endpoint (`/aws/sagemaker/Endpoints/NAME`) or an inference component (`/aws/sagemaker/InferenceComponents/NAME`), a stream is
+a replica (`VARIANT/INSTANCE-ID`), as SageMaker names them (AWS: "Log groups and streams that Amazon SageMaker AI logs"). Here a group is
+called by its endpoint's name, or `component.NAME`: names have no dots. On disk a stream is the directory
+`logs/ACCOUNT/REGION/GROUP/VARIANT/INSTANCE-ID` of segments, each named by the position at which it begins; an event is a line of
 JSON in one. A position counts the bytes ever written to the stream: it stays true when old segments are dropped.
 """
 
@@ -28,10 +29,12 @@ import msgspec
 
 Output = Literal["stdout", "stderr"]
 
-GROUP_PREFIX = "/aws/sagemaker/Endpoints/"
+ENDPOINTS = "/aws/sagemaker/Endpoints/"
+COMPONENTS = "/aws/sagemaker/InferenceComponents/"
 FOREVER_MS = 1 << 62
 _TAIL_BYTES = 256 * 1024
 
+_COMPONENT = "component."
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SEGMENT = "{:020d}.jsonl"
 
@@ -46,7 +49,7 @@ class Line(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class LogGroup:
-    """An endpoint's logs. They outlive the endpoint; one of the same name continues them."""
+    """An endpoint's or a component's logs. They outlive it; one of the same name continues them."""
 
     account: str
     region: str
@@ -55,7 +58,7 @@ class LogGroup:
 
     @property
     def name(self) -> str:
-        return GROUP_PREFIX + self.endpoint
+        return group_name(self.endpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,25 @@ class FilteredPage:
     after: Mark | None
 
 
+def group_of_component(name: str) -> str:
+    """What an inference component's group is called here."""
+    return _COMPONENT + name
+
+
+def group_name(group: str) -> str:
+    """CloudWatch's name of a group."""
+    name = group.removeprefix(_COMPONENT)
+    return ENDPOINTS + group if name == group else COMPONENTS + name
+
+
+def group_named(name: str) -> str:
+    """The group that CloudWatch calls so. Raises ValueError where it can be none of ours."""
+    for prefix, mark in ((ENDPOINTS, ""), (COMPONENTS, _COMPONENT)):
+        if name.startswith(prefix) and "." not in name:
+            return mark + name.removeprefix(prefix)
+    raise ValueError(f"not the name of a log group: {name!r}")
+
+
 def group_directory(root: Path, account: str, region: str, endpoint: str) -> Path:
     """Where a group lies. Raises ValueError on a name that is no single, plain path part."""
     for part in (account, region, endpoint):
@@ -138,7 +160,7 @@ def list_groups(root: Path, account: str, region: str, *, prefix: str = "") -> t
     found = [
         LogGroup(account, region, path.name, int(path.stat().st_ctime * 1000))
         for path in _directories(directory)
-        if (GROUP_PREFIX + path.name).startswith(prefix)
+        if group_name(path.name).startswith(prefix)
     ]
     return tuple(sorted(found, key=attrgetter("name")))
 

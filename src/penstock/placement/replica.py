@@ -22,7 +22,7 @@ from penstock.placement.base import ObjectReader, ReplicaSpec, ReplicaState, Rep
 from penstock.placement.child import Child, SpawnError
 from penstock.placement.environment import home_directory, model_directory, temporary_directory, termination_log
 from penstock.placement.health import Probing, until_healthy, watch
-from penstock.placement.logs import stream_directory
+from penstock.placement.logs import group_of_component, stream_directory
 from penstock.placement.logsink import LogPump, LogSink
 from penstock.placement.ports import ReservedPort
 
@@ -64,9 +64,8 @@ class Replica:
         self._around = surroundings
         self._changed = changed
         self._directory = surroundings.replicas / spec.id
-        self._sink = LogSink(
-            stream_directory(surroundings.logs, spec.account, spec.region, spec.endpoint, _stream(spec))
-        )
+        group = group_of_component(spec.component) if spec.component else spec.endpoint
+        self._sink = LogSink(stream_directory(surroundings.logs, spec.account, spec.region, group, _stream(spec)))
         self._logged = asyncio.Event()
 
     async def run(self) -> None:

@@ -44,9 +44,23 @@ def test_workers_are_added_up_and_a_new_worker_has_nothing_in_flight() -> None:
     assert samples(metrics)["penstock_access_log_dropped_lines_total", "", ""] == 5
 
 
+def test_components_on_one_variant_are_told_apart() -> None:
+    metrics = Metrics()
+    for component in ("", "ic-1", "ic-2"):
+        told = Measured("1", "us-east-1", "ep", "AllTraffic", 0, {"Invocations": 3}, {}, component)
+        metrics.add(GatewayEvent("measured", 0, measured=told))
+    page = generate_latest(metrics._registry).decode()
+    assert {
+        sample.labels["InferenceComponentName"]: sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == "Invocations_total"
+    } == {"": 3, "ic-1": 3, "ic-2": 3}
+
+
 def test_series_are_bounded() -> None:
     metrics = Metrics()
     for number in range(MAX_SERIES + 1):
         metrics.add(event(0, endpoint=f"e{number}"))
     assert len(metrics._series) == MAX_SERIES
-    assert ("e0", "AllTraffic", "us-east-1", "1") not in metrics._series
+    assert ("e0", "AllTraffic", "us-east-1", "1", "") not in metrics._series

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.control.fleet import Endpoint, Replica, Slot
+from penstock.control.fleet import Endpoint, Host, Replica, Slot
 from penstock.control.lifecycle import SERVING, TRANSITIONS, IllegalTransition, Status, Trigger, after
 from penstock.control.reconcile import (
     BACKOFF_CAP_S,
@@ -22,7 +22,7 @@ from penstock.control.reconcile import (
     move,
 )
 from penstock.placement.base import ReplicaState, ReplicaStatus
-from tests.unit.control.worlds import endpoint, fleet
+from tests.unit.control.worlds import component, endpoint, fleet, hosting
 
 DRAIN_S = 30.0
 
@@ -128,6 +128,63 @@ def test_creating_starts_every_slot_and_is_in_service_when_all_answer() -> None:
     place.look()
     assert place.endpoints[made.id].status is Status.IN_SERVICE
     assert place.serving(made) == [first.id, *(o.id for o in others)]
+
+
+def test_an_endpoint_for_components_needs_no_replicas() -> None:
+    place = Place()
+    made = place.put(replace(hosting(), status=Status.CREATING))
+    place.look()
+    assert place.endpoints[made.id].status is Status.IN_SERVICE
+    assert place.living(made) == []
+
+
+def test_a_component_is_told_of_in_every_status_with_copies_only_where_it_serves() -> None:
+    place = Place()
+    host = place.put(hosting())
+    made = place.put(component(host, copies=2))
+
+    def told() -> list[str] | None:
+        assert place.last is not None
+        found = [s for s in place.last.serving if s.endpoint.id == made.id]
+        return [replica.id for replica, _ in found[0].replicas] if found else None
+
+    place.look()
+    first, second = place.living(made)
+    place.show("healthy", of=first.id)
+    place.look()
+    assert (place.endpoints[made.id].status, told()) == (Status.CREATING, [])
+    place.show("healthy", of=second.id)
+    place.look()
+    assert (place.endpoints[made.id].status, told()) == (Status.IN_SERVICE, [first.id, second.id])
+    place.endpoints[made.id] = replace(place.endpoints[made.id], status=Status.DELETING)
+    place.look()
+    assert told() == []
+    place.finish_stops()
+    place.look()
+    assert made.id not in place.endpoints
+    assert told() is None
+    assert place.endpoints[host.id].status is Status.IN_SERVICE
+
+
+def test_a_component_without_copies_is_in_service() -> None:
+    place = Place()
+    made = place.put(component(place.put(hosting()), copies=0))
+    place.settle()
+    assert place.endpoints[made.id].status is Status.IN_SERVICE
+    assert place.serving(made) == []
+
+
+def test_a_components_dead_copy_is_replaced_and_the_others_serve_on() -> None:
+    place = Place()
+    made = place.put(component(place.put(hosting()), copies=3))
+    place.settle()
+    first, *others = place.living(made)
+    place.show("exited", of=first.id)
+    place.look()
+    assert place.serving(made) == [other.id for other in others]
+    place.settle()
+    assert len(place.serving(made)) == 3
+    assert place.endpoints[made.id].status is Status.IN_SERVICE
 
 
 def test_nothing_is_decided_twice() -> None:
@@ -443,7 +500,8 @@ def happen(place: Place, what: str, which: int) -> None:
     made = list(place.endpoints.values())
     target = made[which % len(made)] if made else None
     if what == "create" and len(made) < 3:
-        place.put(endpoint(f"e{place.now}", a=which % 3 + 1))
+        new = endpoint(f"e{place.now}", a=which % 4)
+        place.put(replace(new, host=Host("h" * 32, "h", "a")) if which % 2 else new)
     elif what == "restart":
         place.boot, place.seen, place.memory, place.stopping = place.boot + "'", {}, Memory(), []
     elif what == "stops":
@@ -471,7 +529,7 @@ def check(place: Place) -> None:
     assert place.last is not None
     for serving in place.last.serving:
         made = place.endpoints[serving.endpoint.id]
-        assert made.status in SERVING
+        assert made.status in SERVING or (made.host and not serving.replicas)
         slots = [replica.slot for replica, _ in serving.replicas]
         assert len(slots) == len(set(slots)), "two replicas serve one slot"
         assert set(slots) <= set(made.fleet.slots()), "an update serves too early, or an old fleet too long"

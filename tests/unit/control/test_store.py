@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -21,7 +22,7 @@ from penstock.control.fleet import ProductionVariant, Replica, Slot
 from penstock.control.lifecycle import Status
 from penstock.control.store import AlreadyExists, Changed, Resource, Store, StoreUnavailable, Transaction, open_store
 from penstock.placement.base import ModelData
-from tests.unit.control.worlds import ACCOUNT, REGION, endpoint, fleet
+from tests.unit.control.worlds import ACCOUNT, REGION, component, endpoint, fleet, hosting
 
 MODEL = Resource(
     arn=f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model/m",
@@ -73,6 +74,32 @@ async def test_an_endpoint_comes_back_as_it_was_written(store: Store) -> None:
     assert await store.run(lambda t: t.endpoint(made.arn)) == made
     assert await store.run(lambda t: t.endpoints(ACCOUNT, REGION)) == (made,)
     assert (await store.run(lambda t: t.world())).endpoints == (made,)
+
+
+async def test_components_are_kept_apart_from_endpoints_and_have_replicas_like_them(store: Store) -> None:
+    host, other = hosting(), hosting("other")
+    made = replace(component(host, "E"), target=component(host).fleet)
+    elsewhere = component(other, "x")
+    replica = Replica("r" * 32, made.id, Slot(1, "main", 0), 7, "i-00000000000000001", "boot")
+
+    def write(t: Transaction) -> None:
+        for one in (host, other, made, elsewhere):
+            t.add_endpoint(one)
+        t.add_replica(replica)
+
+    await store.run(write)
+    assert await store.run(lambda t: t.endpoint(made.arn)) == made
+    endpoints = await store.run(lambda t: t.endpoints(ACCOUNT, REGION))
+    components = await store.run(lambda t: t.components(ACCOUNT, REGION))
+    assert {one.id for one in endpoints} == {host.id, other.id}
+    assert {one.id for one in components} == {made.id, elsewhere.id}
+    assert await store.run(lambda t: t.components(ACCOUNT, "eu-west-1")) == ()
+    assert await store.run(lambda t: t.components_of(host)) == (made,)
+    world = await store.run(lambda t: t.world())
+    assert (len(world.endpoints), world.replicas) == (4, (replica,))
+    after = await store.run(lambda t: t.write_endpoint(replace(made, status=Status.DELETING)))
+    await store.run(lambda t: t.remove_endpoint(after))
+    assert (await store.run(lambda t: t.world())).replicas == ()
 
 
 async def test_who_writes_on_an_old_revision_is_told(store: Store) -> None:
@@ -173,6 +200,33 @@ def test_a_database_behind_is_migrated(tmp_path: Path) -> None:
     with engine.begin() as connection:
         assert migrate.current(connection) == migrate.revisions()[-1]
     engine.dispose()
+
+
+async def test_an_endpoint_of_before_components_is_still_one(database_url: str, tmp_path: Path) -> None:
+    """A database that an earlier Penstock wrote, with an endpoint in it."""
+    engine, made = create_engine(database_url), endpoint()
+    config = Config()
+    config.set_main_option("script_location", str(migrate.HERE))
+    columns = {"id": made.id, "arn": made.arn, "account": ACCOUNT, "region": REGION, "name": made.name}
+    numbers = {"created_at": 100.0, "modified_at": 100.0, "epoch": 0, "revision": 0}
+    texts = {
+        "status": "InService",
+        "failure_reason": "",
+        "target": None,
+        "fleet": msgspec.json.encode(made.fleet).decode(),
+    }
+    row = columns | numbers | texts
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        names = ", ".join(row)
+        connection.execute(text(f"INSERT INTO endpoints ({names}) VALUES (:{', :'.join(row)})"), row)
+    engine.dispose()
+    store = open_store(tmp_path / "unused.db", database_url)
+    try:
+        assert await store.run(lambda t: t.endpoints(ACCOUNT, REGION)) == (replace(made, status=Status.IN_SERVICE),)
+    finally:
+        store.close()
 
 
 def test_a_newer_database_is_refused_in_one_line(database_url: str, tmp_path: Path) -> None:

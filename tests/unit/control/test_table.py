@@ -12,14 +12,14 @@ from pathlib import Path
 
 from penstock.config import socket_address
 from penstock.control import sockets, table
-from penstock.control.fleet import Replica, Slot
+from penstock.control.fleet import ProductionVariant, Replica, Slot
 from penstock.control.lifecycle import Status
 from penstock.control.reconcile import Serving
 from penstock.control.store import StoredPlan
 from penstock.control.table import TableServer
 from penstock.placement.base import ReplicaStatus
 from penstock.routes import AccessKey, GatewayEvent, RoutingTable, decode_table, encode_line
-from tests.unit.control.worlds import ACCOUNT, REGION, endpoint
+from tests.unit.control.worlds import ACCOUNT, REGION, component, endpoint, hosting
 from tests.waiting import until_async
 
 KEY = AccessKey("id", "secret", ACCOUNT, "arn")
@@ -53,6 +53,41 @@ def test_an_endpoint_shows_every_variant_and_the_replicas_that_answer() -> None:
         ("a", [("r1", 5, "127.0.0.9", 8080)]),
         ("b", []),
     ]
+
+
+def test_an_endpoint_shows_its_components_and_their_copies_and_no_others() -> None:
+    host, other = hosting(), hosting("other")
+    routed = ProductionVariant("main", "", 3, routing="LEAST_OUTSTANDING_REQUESTS", max_concurrency=4)
+    host = replace(host, fleet=replace(host.fleet, variants=(routed,)))
+    a, b, c = component(host, "A"), component(host, "b", Status.CREATING), component(other, "c")
+    a = replace(a, fleet=replace(a.fleet, variants=(ProductionVariant("main", "i", container="front"),)))
+    copy = Replica("r1", a.id, Slot(1, "main", 0), 5, "i-0", "boot")
+    told = (
+        Serving(host, ()),
+        Serving(other, ()),
+        Serving(a, ((copy, ReplicaStatus("r1", 5, "healthy", "127.0.0.9", 8080)),)),
+        Serving(b, ()),
+        Serving(c, ()),
+        serving("models"),
+    )
+    shown, another, models = table.endpoints(told, {}, {})
+    assert [one.name for one in (shown, another, models)] == ["e", "other", "models"]
+    assert [(v.name, v.replicas) for v in shown.variants] == [("main", ())]
+    assert [one.name for one in shown.components or ()] == ["A", "b"]
+    assert [one.name for one in another.components or ()] == ["c"]
+    assert models.components is None
+    (first, second) = shown.components or ()
+    assert [(r.id, r.epoch, r.host, r.port) for r in first.variant.replicas] == [("r1", 5, "127.0.0.9", 8080)]
+    assert (first.variant.container, first.variant.routing, first.variant.max_concurrency) == (
+        "front",
+        "LEAST_OUTSTANDING_REQUESTS",
+        4,
+    )
+    assert second.variant.replicas == ()
+
+
+def test_a_component_whose_endpoint_is_not_told_of_is_nowhere() -> None:
+    assert table.endpoints((Serving(component(hosting()), ()),), {}, {}) == ()
 
 
 def test_a_plan_that_was_set_goes_before_one_in_a_tag() -> None:

@@ -5,9 +5,22 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
+
+from penstock.errors import AwsError
+from penstock.gateway.components import narrowed
 from penstock.gateway.limits import full_at
-from penstock.gateway.routing import Routes, choose
-from penstock.routes import Endpoint, Replica, RoutingStrategy, RoutingTable, Variant
+from penstock.gateway.routing import Route, Routes, choose
+from penstock.routes import (
+    Endpoint,
+    InferenceComponent,
+    Replica,
+    RoutingStrategy,
+    RoutingTable,
+    Variant,
+    decode_table,
+    encode_line,
+)
 
 
 def table(*variants: Variant, version: int = 1) -> RoutingTable:
@@ -95,3 +108,70 @@ def test_a_new_epoch_is_another_target() -> None:
     for epoch in (1, 2):
         routes.apply(table(Variant("v", 1.0, (Replica("r", epoch, "127.0.0.1", 1),)), version=epoch))
     assert [target.epoch for target in routes.targets] == [2]
+
+
+def hosting(*components: InferenceComponent, version: int = 1) -> RoutingTable:
+    endpoint = Endpoint("ep", "arn", "us-east-1", "1", (variant(replicas=0),), components=components)
+    return decode_table(encode_line(RoutingTable(version, (endpoint,))))
+
+
+def part(routes: Routes, name: str | None) -> Route:
+    route = routes.route("1", "us-east-1", "ep")
+    assert route is not None
+    return narrowed(route, name)
+
+
+def component(name: str, replicas: int = 1, room: int = 0) -> InferenceComponent:
+    places = tuple(Replica(f"{name}-{n}", 1, "127.0.0.1", 1000 + n) for n in range(replicas))
+    return InferenceComponent(name, Variant("v", 1.0, places, max_concurrency=room))
+
+
+def test_a_component_is_an_endpoint_of_one_variant_for_who_names_it(rng: random.Random) -> None:
+    routes = Routes()
+    routes.apply(hosting(component("a", 2), component("b")))
+    a, b = part(routes, "a"), part(routes, "b")
+    drawn = a.by_weight(rng)
+    assert drawn is a.variants[0]
+    assert (drawn.variant.name, [target.name for target in drawn.targets]) == ("v", ["a-0", "a-1"])
+    assert a.holder("a-1", 1) is not None
+    assert b.holder("a-1", 1) is None, "the session of another component is nobody's"
+    assert [one.name for one in a.endpoint.components or ()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        (None, "INFERENCE_COMPONENT_NAME_MISSING"),
+        ("", "INFERENCE_COMPONENT_NAME_MISSING"),
+        ("A", "NO_SUCH_INFERENCE_COMPONENT"),
+        ("none", "INFERENCE_COMPONENT_NO_CAPACITY"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused(name: str | None, code: str) -> None:
+    routes = Routes()
+    routes.apply(hosting(component("a"), component("none", 0)))
+    with pytest.raises(AwsError) as caught:
+        part(routes, name)
+    assert (caught.value.code, caught.value.members["ErrorCode"]) == ("ValidationError", code)
+
+
+def test_an_endpoint_of_models_takes_no_name() -> None:
+    routes = routed(variant())
+    assert part(routes, None) is routes.route("1", "us-east-1", "ep")
+    with pytest.raises(AwsError, match="not allowed"):
+        part(routes, "a")
+
+
+def test_a_new_table_keeps_a_components_targets_and_its_queue() -> None:
+    routes = Routes()
+    routes.apply(hosting(component("a", 2, room=3), component("b", room=1)))
+    before, other = part(routes, "a").variants[0], part(routes, "b").variants[0]
+    assert (before.queue.bound, other.queue.bound) == (6, 1)
+    assert before.queue is not other.queue
+    routes.apply(hosting(component("a", 1, room=3), component("b", room=1), version=2))
+    after = part(routes, "a").variants[0]
+    assert after.targets[0] is before.targets[0]
+    assert before.targets[1].gone
+    assert after.queue is before.queue
+    assert after.queue.bound == 3
+    assert part(routes, "b").variants[0].queue is other.queue

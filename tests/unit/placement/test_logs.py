@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.placement import logsink
+from penstock.placement import logs, logsink
 from penstock.placement.logs import (
     LogEvent,
     Mark,
@@ -188,6 +188,26 @@ def test_names_that_are_no_path_parts_are_refused(tmp_path: Path, name: str) -> 
         group_directory(tmp_path, *WHO[:2], name)
     with pytest.raises(ValueError, match="log"):
         stream_directory(tmp_path, *WHO, f"AllTraffic/{name}")
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("falcon", "/aws/sagemaker/Endpoints/falcon"),
+        (logs.group_of_component("falcon"), "/aws/sagemaker/InferenceComponents/falcon"),
+    ],
+)
+def test_an_endpoint_and_a_component_of_one_name_have_groups_of_their_own(group: str, name: str) -> None:
+    assert logs.group_name(group) == name
+    assert logs.group_named(name) == group
+
+
+@pytest.mark.parametrize(
+    "name", ["", "falcon", "/aws/lambda/falcon", f"/aws/sagemaker/Endpoints/{logs.group_of_component('falcon')}"]
+)
+def test_what_is_no_group_of_ours_is_told_apart(name: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a log group"):
+        logs.group_named(name)
 
 
 def test_a_torn_line_of_a_killed_writer_is_passed_over(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from penstock.control.neighbours.filters import read_filter
 from penstock.control.service import Caller, Operation
 from penstock.errors import AwsError
 from penstock.placement import logs
-from penstock.placement.logs import GROUP_PREFIX, LogEvent, LogStream, Mark
+from penstock.placement.logs import LogEvent, LogStream, Mark
 
 Params = dict[str, Any]
 Output = dict[str, Any]
@@ -71,7 +71,7 @@ class Logs:
         }
 
     async def _describe_log_streams(self, caller: Caller, params: Params) -> Output:
-        endpoint, prefix = _endpoint(params), params.get("logStreamNamePrefix") or ""
+        endpoint, prefix = _group(params), params.get("logStreamNamePrefix") or ""
         by_time = params.get("orderBy") == "LastEventTime"
         if by_time and prefix:
             raise _invalid("Cannot order by LastEventTime with a logStreamNamePrefix.")
@@ -84,11 +84,11 @@ class Logs:
             key=lambda s: (s.last_ms, s.name) if by_time else (0, s.name), reverse=bool(params.get("descending"))
         )
         page, token = _described(found, params)
-        group = _arn(caller, GROUP_PREFIX + endpoint)
+        group = _arn(caller, logs.group_name(endpoint))
         return {"logStreams": [_stream(group, stream) for stream in page], "nextToken": token}
 
     async def _filter_log_events(self, caller: Caller, params: Params) -> Output:
-        endpoint, limit = _endpoint(params), params.get("limit", _MOST_EVENTS)
+        endpoint, limit = _group(params), params.get("limit", _MOST_EVENTS)
         names, prefix = params.get("logStreamNames"), params.get("logStreamNamePrefix")
         if names is not None and prefix is not None:
             raise _invalid("Specify either logStreamNames or logStreamNamePrefix, not both.")
@@ -118,7 +118,7 @@ class Logs:
         }
 
     async def _get_log_events(self, caller: Caller, params: Params) -> Output:
-        endpoint, stream = _endpoint(params), params["logStreamName"]
+        endpoint, stream = _group(params), params["logStreamName"]
         direction, position = _read_position(params.get("nextToken"))
         forward = direction == "f" if direction else bool(params.get("startFromHead"))
         start_ms, end_ms = params.get("startTime", 0), params.get("endTime", logs.FOREVER_MS)
@@ -147,12 +147,12 @@ class Logs:
         }
 
     async def _delete_log_group(self, caller: Caller, params: Params) -> Output:
-        endpoint = _endpoint(params)
+        endpoint = _group(params)
         await _reading(lambda: logs.delete_group(self._root, caller.account, caller.region, endpoint))
         return {}
 
     async def _delete_log_stream(self, caller: Caller, params: Params) -> Output:
-        endpoint, stream = _endpoint(params), params["logStreamName"]
+        endpoint, stream = _group(params), params["logStreamName"]
         await _reading(
             lambda: logs.delete_stream(self._root, caller.account, caller.region, endpoint, stream), "stream"
         )
@@ -178,16 +178,17 @@ def _invalid(message: str) -> AwsError:
     return AwsError("InvalidParameterException", message)
 
 
-def _endpoint(params: Params) -> str:
-    """The endpoint whose group is named, by name or by ARN. Raises AwsError where it can be no endpoint's."""
+def _group(params: Params) -> str:
+    """The group that is named, by name or by ARN, as `placement/logs.py` calls it. Raises AwsError where it can be none of ours."""
     if ("logGroupName" in params) == ("logGroupIdentifier" in params):
         raise _invalid("Specify either logGroupName or logGroupIdentifier.")
     group: str = params.get("logGroupName") or params["logGroupIdentifier"].rpartition("log-group:")[2].removesuffix(
         ":*"
     )
-    if not group.startswith(GROUP_PREFIX):
-        raise _no_group()
-    return group[len(GROUP_PREFIX) :]
+    try:
+        return logs.group_named(group)
+    except ValueError:
+        raise _no_group() from None
 
 
 def _arn(caller: Caller, group: str) -> str:

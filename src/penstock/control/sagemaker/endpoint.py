@@ -27,7 +27,7 @@ async def create(context: Context, caller: Caller, params: dict[str, Any]) -> di
         if t.endpoint(arn) is not None:
             raise ENDPOINT.taken(arn)
         fleet = endpoint_config.fleet(t, caller, params["EndpointConfigName"], generation=1)
-        _check_limit(context, t, fleet.variants)
+        check_limit(context, t, fleet.variants)
         made = Endpoint(arn, context.new_id(), caller.account, caller.region, name, Status.CREATING, fleet, now, now)
         try:
             t.add_endpoint(made)
@@ -42,7 +42,7 @@ async def create(context: Context, caller: Caller, params: dict[str, Any]) -> di
 
 async def describe(context: Context, caller: Caller, params: dict[str, Any]) -> dict[str, Any]:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html"""
-    found = await context.store.run(lambda t: _find(t, caller, params["EndpointName"]))
+    found = await context.store.run(lambda t: find(t, caller, params["EndpointName"]))
     serving = context.serving(found.id)
     return {
         "EndpointName": found.name,
@@ -82,13 +82,14 @@ async def update(context: Context, caller: Caller, params: dict[str, Any]) -> di
     retain = params.get("RetainAllVariantProperties", False)
 
     def work(t: Transaction) -> str:
-        found = _find(t, caller, params["EndpointName"])
+        found = find(t, caller, params["EndpointName"])
         status = asked(found.status, Trigger.UPDATE, found.arn)
         # Revisions rise with every write, so that no two fleets of an endpoint ever share a generation.
         fleet = endpoint_config.fleet(t, caller, params["EndpointConfigName"], generation=found.revision + 2)
         if retain:
             fleet = replace(fleet, variants=tuple(_retained(v, found.fleet, excluded) for v in fleet.variants))
-        _check_limit(context, t, fleet.variants)
+        _check_components(t, found, fleet)
+        check_limit(context, t, fleet.variants)
         t.write_endpoint(replace(found, status=status, target=fleet, failure_reason="", modified_at=context.now()))
         return found.arn
 
@@ -101,7 +102,7 @@ async def update_weights(context: Context, caller: Caller, params: dict[str, Any
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html"""
 
     def work(t: Transaction) -> str:
-        found = _find(t, caller, params["EndpointName"])
+        found = find(t, caller, params["EndpointName"])
         status = asked(found.status, Trigger.SCALE, found.arn)
         variants = {variant.name: variant for variant in found.fleet.variants}
         for wish in params["DesiredWeightsAndCapacities"]:
@@ -111,7 +112,7 @@ async def update_weights(context: Context, caller: Caller, params: dict[str, Any
             variants[variant.name] = _wished(variant, wish)
         target = replace(found.fleet, variants=tuple(variants.values()))
         grown = [replace(v, count=v.count - _count(found.fleet, v.name)) for v in target.variants]
-        _check_limit(context, t, [v for v in grown if v.count > 0])
+        check_limit(context, t, [v for v in grown if v.count > 0])
         t.write_endpoint(replace(found, status=status, target=target, failure_reason="", modified_at=context.now()))
         return found.arn
 
@@ -124,8 +125,13 @@ async def delete(context: Context, caller: Caller, params: dict[str, Any]) -> di
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpoint.html"""
 
     def work(t: Transaction) -> None:
-        found = _find(t, caller, params["EndpointName"])
+        found = find(t, caller, params["EndpointName"])
         status = asked(found.status, Trigger.DELETE, found.arn)
+        if components := t.components_of(found):
+            names = ", ".join(sorted(one.name for one in components))
+            raise ValidationException(
+                f'Cannot delete endpoint "{found.arn}" while it has inference components: {names}. Delete them first.'
+            )
         if status is not found.status:
             t.write_endpoint(replace(found, status=status, target=None, modified_at=context.now()))
 
@@ -134,7 +140,8 @@ async def delete(context: Context, caller: Caller, params: dict[str, Any]) -> di
     return {}
 
 
-def _find(t: Transaction, caller: Caller, name: str) -> Endpoint:
+def find(t: Transaction, caller: Caller, name: str) -> Endpoint:
+    """Raises ValidationException where there is no such Endpoint."""
     arn = ENDPOINT.arn(caller, name)
     if (found := t.endpoint(arn)) is None:
         raise ENDPOINT.missing(arn)
@@ -145,17 +152,33 @@ def _show(endpoint: Endpoint, variant: ProductionVariant, serving: Mapping[str, 
     desired = (endpoint.target.variant(variant.name) if endpoint.target else None) or variant
     shown: dict[str, Any] = {
         "VariantName": variant.name,
-        "DeployedImages": [
-            {"SpecifiedImage": variant.image, "ResolvedImage": variant.image, "ResolutionTime": endpoint.created_at}
-        ],
         "CurrentWeight": variant.weight,
         "DesiredWeight": desired.weight,
-        "CurrentInstanceCount": serving.get(variant.name, 0),
+        "CurrentInstanceCount": serving.get(variant.name, 0) if variant.image else variant.count,
         "DesiredInstanceCount": desired.count,
     }
+    if variant.image:
+        shown["DeployedImages"] = [deployed_image(variant.image, endpoint.created_at)]
     if endpoint.status in (Status.CREATING, Status.UPDATING, Status.DELETING):
         shown["VariantStatus"] = [{"Status": endpoint.status.value, "StartTime": endpoint.modified_at}]
     return shown
+
+
+def deployed_image(image: str, at: float) -> dict[str, Any]:
+    """AWS's DeployedImage: nothing is resolved here."""
+    return {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": at}
+
+
+def _check_components(t: Transaction, endpoint: Endpoint, fleet: Fleet) -> None:
+    """Raises ValidationException where `fleet` has no place for a component that lives on the endpoint."""
+    for one in t.components_of(endpoint):
+        assert one.host is not None
+        variant = fleet.variant(one.host.variant)
+        if variant is None or variant.image:
+            raise ValidationException(
+                f'Cannot update endpoint "{endpoint.arn}": the inference component {one.name} is on its variant '
+                f"{one.host.variant}, which the endpoint configuration {fleet.config} does not keep."
+            )
 
 
 def _retained(variant: ProductionVariant, old: Fleet, excluded: Iterable[str]) -> ProductionVariant:
@@ -183,10 +206,10 @@ def _count(fleet: Fleet, name: str) -> int:
     return variant.count if variant else 0
 
 
-def _check_limit(context: Context, t: Transaction, more: Iterable[ProductionVariant]) -> None:
-    """Raises ResourceLimitExceeded when `more` instances are too many for this machine's settings."""
+def check_limit(context: Context, t: Transaction, more: Iterable[ProductionVariant]) -> None:
+    """Raises ResourceLimitExceeded when the replicas of `more` are too many for this machine's settings."""
     used = sum(len(endpoint.wanted()) for endpoint in t.world().endpoints)
-    delta, limit = sum(variant.count for variant in more), context.instance_limit
+    delta, limit = sum(variant.replicas for variant in more), context.instance_limit
     if used + delta > limit:
         raise AwsError(
             "ResourceLimitExceeded",

@@ -8,7 +8,7 @@ from typing import Any
 from penstock.control.fleet import Fleet, ProductionVariant
 from penstock.control.sagemaker import model, paging, tags
 from penstock.control.sagemaker.context import Context
-from penstock.control.sagemaker.names import ENDPOINT_CONFIG, MODEL
+from penstock.control.sagemaker.names import ENDPOINT_CONFIG
 from penstock.control.sagemaker.refusals import refuse
 from penstock.control.service import Caller
 from penstock.control.store import AlreadyExists, Resource, Transaction
@@ -17,13 +17,14 @@ from penstock.errors import ValidationException
 STARTUP_TIMEOUT_S = 480.0
 """AWS: /ping must answer 200 within 8 minutes of the start."""
 DOWNLOAD_TIMEOUT_S = 3600.0
+_NOTHING: Mapping[str, Any] = {"Image": ""}
+"""The container of a variant that hosts inference components."""
 _REFUSED = {
     "ShadowProductionVariants": "shadow variants",
     "ExplainerConfig": "explainers",
     "CrossRegionTrafficConfig": "traffic between regions",
 }
 _REFUSED_OF_VARIANT = {
-    "ManagedInstanceScaling": "managed instance scaling",
     "InstancePools": "instance pools; name an InstanceType",
     "CoreDumpConfig": "core dumps",
 }
@@ -38,6 +39,7 @@ async def create(context: Context, caller: Caller, params: dict[str, Any]) -> di
         raise ValidationException("DataCaptureConfig: Penstock does not support data capture.")
     for variant in params["ProductionVariants"]:
         _check(variant)
+    _check_hosting(params)
     _check_asynchronous(params.get("AsyncInferenceConfig"))
     names = [variant["VariantName"] for variant in params["ProductionVariants"]]
     if len(set(names)) < len(names):
@@ -46,9 +48,8 @@ async def create(context: Context, caller: Caller, params: dict[str, Any]) -> di
 
     def work(t: Transaction) -> None:
         for variant in params["ProductionVariants"]:
-            model_arn = MODEL.arn(caller, variant["ModelName"])
-            if t.get(MODEL.table, model_arn) is None:
-                raise MODEL.missing(model_arn)
+            if "ModelName" in variant:
+                model.find(t, caller, variant["ModelName"])
         try:
             t.add(ENDPOINT_CONFIG.table, Resource(arn, caller.account, caller.region, name, context.now(), params))
         except AlreadyExists:
@@ -99,15 +100,16 @@ def fleet(t: Transaction, caller: Caller, name: str, generation: int) -> Fleet:
         raise ENDPOINT_CONFIG.missing(arn)
     variants = []
     for variant in config.request["ProductionVariants"]:
-        model_arn = MODEL.arn(caller, variant["ModelName"])
-        found = t.get(MODEL.table, model_arn)
-        if found is None:
-            raise MODEL.missing(model_arn)
-        variants.append(_plan(variant, model.container(found.request)))
+        if "ModelName" not in variant:
+            variants.append(plan(variant, _NOTHING))
+            continue
+        found = model.find(t, caller, variant["ModelName"])
+        variants.append(plan(variant, model.container(found.request)))
     return Fleet(generation, config.name, tuple(variants), config.request.get("AsyncInferenceConfig", {}))
 
 
-def _plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> ProductionVariant:
+def plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> ProductionVariant:
+    """What runs for a ProductionVariant, by AWS's names of its members. Raises ValidationException."""
     serverless = variant.get("ServerlessConfig")
     prefix = variant.get("RoutingConfig", {}).get("PrefixAwareRoutingConfig", {})
     return ProductionVariant(
@@ -142,11 +144,26 @@ def _check_asynchronous(config: Mapping[str, Any] | None) -> None:
             raise ValidationException(f"{member} must be an s3:// URI, not {output[member]!r}.")
 
 
+def _check_hosting(params: Mapping[str, Any]) -> None:
+    """Variants without a Model host inference components, all of them or none. Raises ValidationException."""
+    hosting = [v for v in params["ProductionVariants"] if "ModelName" not in v]
+    if not hosting:
+        return
+    if len(hosting) < len(params["ProductionVariants"]):
+        raise ValidationException("ProductionVariants: either all of them have a ModelName, or none.")
+    if "ExecutionRoleArn" not in params:
+        raise ValidationException("ExecutionRoleArn is required where the production variants have no ModelName.")
+    if "AsyncInferenceConfig" in params:
+        raise ValidationException("AsyncInferenceConfig: inference components take no asynchronous requests.")
+
+
 def _check(variant: Mapping[str, Any]) -> None:
     name = variant["VariantName"]
-    if not variant.get("ModelName"):
-        raise ValidationException(f"Variant {name}: Penstock does not support inference components; name a Model.")
     refuse(variant, _REFUSED_OF_VARIANT)
+    if "ModelName" not in variant and "ServerlessConfig" in variant:
+        raise ValidationException(f"Variant {name}: a serverless variant needs a ModelName.")
+    if "ModelName" in variant and "ManagedInstanceScaling" in variant:
+        raise ValidationException("ManagedInstanceScaling is only supported for inference component endpoints.")
     routing = variant.get("RoutingConfig", {})
     if routing.get("RoutingStrategy") == "KV_AWARE":
         raise ValidationException("RoutingStrategy: Penstock does not support KV_AWARE.")

@@ -47,11 +47,8 @@ async def create(context: Context, caller: Caller, params: dict[str, Any]) -> di
 
 async def describe(context: Context, caller: Caller, params: dict[str, Any]) -> dict[str, Any]:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeModel.html"""
-    arn = MODEL.arn(caller, params["ModelName"])
-    found = await context.store.run(lambda t: t.get(MODEL.table, arn))
-    if found is None:
-        raise MODEL.missing(arn)
-    shown = {"EnableNetworkIsolation": False, **found.request, "ModelArn": arn, "CreationTime": found.created_at}
+    found = await context.store.run(lambda t: find(t, caller, params["ModelName"]))
+    shown = {"EnableNetworkIsolation": False, **found.request, "ModelArn": found.arn, "CreationTime": found.created_at}
     if primary := shown.get("PrimaryContainer"):
         shown["PrimaryContainer"] = {"Mode": "SingleModel", **primary}
     return shown
@@ -71,6 +68,14 @@ async def delete(context: Context, caller: Caller, params: dict[str, Any]) -> di
     if not await context.store.run(lambda t: t.remove(MODEL.table, arn)):
         raise MODEL.missing(arn)
     return {}
+
+
+def find(t: Transaction, caller: Caller, name: str) -> Resource:
+    """Raises ValidationException where there is no such Model."""
+    arn = MODEL.arn(caller, name)
+    if (found := t.get(MODEL.table, arn)) is None:
+        raise MODEL.missing(arn)
+    return found
 
 
 def container(request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -37,7 +37,8 @@ class Noun:
 MODEL = Noun("model", "model", schema.models)
 ENDPOINT_CONFIG = Noun("endpoint-config", "endpoint configuration", schema.endpoint_configs)
 ENDPOINT = Noun("endpoint", "endpoint", schema.endpoints)
-NOUNS = {noun.word: noun for noun in (MODEL, ENDPOINT_CONFIG, ENDPOINT)}
+INFERENCE_COMPONENT = Noun("inference-component", "inference component", schema.endpoints)
+NOUNS = {noun.word: noun for noun in (MODEL, ENDPOINT_CONFIG, ENDPOINT, INFERENCE_COMPONENT)}
 
 
 def noun_of(arn: str, caller: Caller) -> tuple[Noun, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-from penstock.control.sagemaker import endpoint, endpoint_config, model, tags
+from penstock.control.sagemaker import endpoint, endpoint_config, inference_component, model, tags
 from penstock.control.sagemaker.context import Context
 from penstock.control.service import Operation
 
@@ -27,6 +27,12 @@ def operations(context: Context) -> Mapping[str, Operation]:
         "UpdateEndpoint": endpoint.update,
         "UpdateEndpointWeightsAndCapacities": endpoint.update_weights,
         "DeleteEndpoint": endpoint.delete,
+        "CreateInferenceComponent": inference_component.create,
+        "DescribeInferenceComponent": inference_component.describe,
+        "ListInferenceComponents": inference_component.list_,
+        "UpdateInferenceComponent": inference_component.update,
+        "UpdateInferenceComponentRuntimeConfig": inference_component.update_runtime_config,
+        "DeleteInferenceComponent": inference_component.delete,
         "AddTags": tags.add,
         "ListTags": tags.list_,
         "DeleteTags": tags.delete,

@@ -1,7 +1,7 @@
 """List operations: filters, order, pages. Pure.
 
-Owns what ListModels, ListEndpointConfigs, ListEndpoints and ListTags have in common. A page's token names the last item that was shown, so
-that nothing is skipped or shown twice when others come and go between two pages.
+Owns what the List operations have in common. A page's token names the last item that was shown, so that nothing is skipped or shown twice
+when others come and go between two pages.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from penstock import faultplan
+from penstock.control import schema
 from penstock.control.sagemaker import paging
 from penstock.control.sagemaker.context import Context
 from penstock.control.sagemaker.names import ENDPOINT, Noun, noun_of
@@ -84,7 +85,7 @@ async def delete(context: Context, caller: Caller, params: dict[str, Any]) -> di
 
 
 def _must_exist(t: Transaction, noun: Noun, arn: str) -> None:
-    if (t.endpoint(arn) if noun is ENDPOINT else t.get(noun.table, arn)) is None:
+    if (t.endpoint(arn) if noun.table is schema.endpoints else t.get(noun.table, arn)) is None:
         raise noun.missing(arn)
 
 

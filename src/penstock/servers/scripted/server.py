@@ -1,4 +1,4 @@
-"""The scripted model server: `/ping` and `/invocations` as a script says.
+"""The scripted model server: `/ping`, `/invocations` and `/v1/chat/completions` as a script says.
 
 Owns the carrying out of steps, the pings, the sessions and the ways of dying. It must never parse a script (`script.py`)
 nor HTTP (`http.py`).
@@ -84,6 +84,9 @@ class SessionStore:
         return {}
 
 
+_INVOCATIONS = ("/invocations", "/v1/chat/completions")
+
+
 class Server:
     """One scripted server. `leave` ends the process with a status; it is passed in so that tests can watch it."""
 
@@ -100,7 +103,7 @@ class Server:
         """Answer one request."""
         if request.path == "/ping" and request.method == "GET":
             await self._ping(answer)
-        elif request.path == "/invocations" and request.method == "POST":
+        elif request.path in _INVOCATIONS and request.method == "POST":
             await self._invoke(request, answer)
         else:
             await answer.whole(404, _JSON, b'{"message":"Not Found"}')
@@ -203,7 +206,7 @@ class Server:
 
     def left(self, request: Request, answer: Answer) -> None:
         """The client went before its answer was whole."""
-        if request.path == "/invocations":
+        if request.path in _INVOCATIONS:
             _log.info("client left after %s chunks", answer.chunks)
 
     async def run(self, sock: socket.socket) -> None:

@@ -84,6 +84,12 @@ def parse(answer: bytes) -> tuple[int, dict[str, str], list[bytes]]:
         rest = rest[int(size, 16) + 2 :]
 
 
+async def test_the_openai_route_gets_the_same_answer() -> None:
+    async with serving({"steps": [{"sse": {"a": 1}}]}) as (port, _):
+        answers = [await raw(port, request(path=path)) for path in ("/invocations", "/v1/chat/completions")]
+        assert parse(answers[0])[2] == parse(answers[1])[2] == [b'data: {"a":1}\n\n']
+
+
 async def test_one_send_is_one_chunk() -> None:
     steps = [
         {"status": 201, "headers": {"Content-Type": "text/event-stream", "X-Mine": "1"}},
