@@ -6,6 +6,7 @@ Owns the dispatch by path and signature. It must never parse or relay a byte.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 from penstock.errors import AwsError
@@ -65,13 +66,20 @@ def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
     return Relay(client, head, request_id, admission)
 
 
+@lru_cache(maxsize=4096)
+def _invoked(path: str) -> tuple[str, str] | None:
+    """The endpoint's name and the last step of an invocation's path."""
+    match = _INVOKE.match(path)
+    return (unquote(match[1]), match[2]) if match is not None else None
+
+
 def _invocation(client: Client, head: Head, request_id: str, admission: Admission) -> Exchange:
-    match = _INVOKE.match(head.path)
-    if match is None:
+    invoked = _invoked(head.path)
+    if invoked is None:
         raise AwsError("UnknownOperationException", "This path has no operation.", status=404)
     if head.method != "POST":
         raise AwsError("UnknownOperationException", f"This path has no operation {head.method}.", status=405)
-    name = unquote(match[1])
-    client.trace.operation = _NAMES[match[2]]
+    name, step = invoked
+    client.trace.operation = _NAMES[step]
     operations = _HOSTILE if name in client.door.routes.planned or FAULTS in head.headers else _OPERATIONS
-    return operations[match[2]](client, head, request_id, admission, name)
+    return operations[step](client, head, request_id, admission, name)

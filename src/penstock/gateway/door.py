@@ -68,6 +68,8 @@ class Door:
         self.access_log = AccessLog(place(settings.access_log, settings.paths.logs))
         self.measures = Measures(worker)
         self._told = 0.0
+        self._id_head = ""
+        self._ids = 0
         self.connections: set[Swept] = set()
         self.draining = False
         self._emptied = asyncio.Event()
@@ -75,8 +77,12 @@ class Door:
 
     def request_id(self) -> str:
         """A fresh id in the form of AWS's."""
-        h = f"{self.rng.getrandbits(128):032x}"
-        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"
+        if self._ids & 0xFFFF == 0:
+            h = f"{self.rng.getrandbits(80):020x}"
+            self._id_head = f"{h[:8]}-{h[8:12]}-4{h[12:15]}-a{h[15:18]}-"
+            self._ids = self.rng.getrandbits(47) << 1 | 1
+        self._ids += 1
+        return f"{self._id_head}{self._ids & 0xFFFFFFFFFFFF:012x}"
 
     def unreachable(self, target: Target) -> None:
         """Tells control that a replica refused or dropped a connection."""

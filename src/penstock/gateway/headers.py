@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from penstock.gateway import failures
 
 Rule = tuple[str, str, int]
-"""The member's name in AWS's messages, the name on the wire towards the container, and the longest value (0: no limit)."""
+"""The member's name in AWS's messages, the name on the wire towards the container, and the longest value."""
 
 _SHARED: dict[str, Rule] = {
     "content-type": ("contentType", "Content-Type", 1024),
@@ -55,12 +55,11 @@ CLOSED_SESSION = "x-amzn-sagemaker-closed-session-id"
 
 def to_container(headers: Mapping[str, str], rules: Mapping[str, Rule], length: int) -> bytes:
     """The headers that a container gets, but for Host. Raises AwsError (ValidationError) on a value longer than the API allows."""
-    lines = [f"Content-Length: {length}\r\n"]
-    for name, (member, wire, limit) in rules.items():
-        value = headers.get(name)
-        if value is not None:
-            if limit and len(value) > limit:
-                raise failures.too_long(member, limit)
-            lines.append(f"{wire}: {value}\r\n")
-    lines.append("\r\n")
-    return "".join(lines).encode("latin-1")
+    lines = f"Content-Length: {length}\r\n"
+    for name in [one for one in rules if one in headers]:
+        member, wire, limit = rules[name]
+        value = headers[name]
+        if len(value) > limit:
+            raise failures.too_long(member, limit)
+        lines += f"{wire}: {value}\r\n"
+    return f"{lines}\r\n".encode("latin-1")

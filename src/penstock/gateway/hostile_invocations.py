@@ -122,6 +122,9 @@ class HostileStreamed(_Hostile, StreamedInvocation):
         else:
             self.executor.chunks(parts)
 
+    def upstream_read(self, data: bytes) -> bool:
+        return self.executor is None and super().upstream_read(data)
+
     def finished(self) -> None:
         if self.executor is None:
             super().finished()
@@ -136,7 +139,7 @@ class HostileStreamed(_Hostile, StreamedInvocation):
 
     def begin(self) -> None:
         if not self.begun:  # a rule may strike before the container has said anything
-            super().accepted(dict(self._headers))
+            self.open(dict(self._headers))
 
     def send(self, frames: list[bytes]) -> None:
         self.begin()

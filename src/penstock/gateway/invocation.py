@@ -34,7 +34,7 @@ from penstock.gateway.peers import is_secure, source_ip
 from penstock.gateway.routing import Route, VariantRoute, choose
 from penstock.gateway.sessions import NEW, Session, read_new_session
 from penstock.gateway.trace import instant
-from penstock.gateway.upstream import Dial, Failure, Target, Upstream, reach
+from penstock.gateway.upstream import Dial, Failure, Target, Upstream, chunk_of, reach
 from penstock.policies import Question, authorize
 from penstock.policies.context import of_request
 
@@ -313,6 +313,13 @@ class Invocation(Exchange):
         if sum(map(len, self._error_body)) > failures.MAX_ORIGINAL:
             self._give_back()
             self._refuse(self._container_error(None))
+
+    def upstream_read(self, data: bytes) -> bool:
+        heads, begin = chunk_of(len(data))
+        if not (data.startswith(heads) and data.endswith(b"\r\n")):
+            return False
+        self.upstream_parts([data[begin:-2]])
+        return True
 
     def upstream_end(self) -> None:
         self.upstream = None

@@ -1,7 +1,8 @@
 """Heads that hold nothing unusual, read without the parser: what nearly every request and answer looks like.
 
 Owns a reader that either agrees with llhttp or says that it does not know; then llhttp reads the same bytes. It must never judge: whatever
-is odd, damaged, incomplete or about the connection itself is not for it. A head that comes again and again is read line by line from memory.
+is odd, damaged, incomplete or about the connection itself is not for it. A head that comes again and again is read from memory, line by
+line.
 """
 
 from __future__ import annotations

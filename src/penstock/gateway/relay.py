@@ -223,6 +223,9 @@ class Relay(Exchange):
         self._progress()
         self.client.write(b"".join(parts))
 
+    def upstream_read(self, data: bytes) -> bool:
+        return False
+
     def upstream_end(self) -> None:
         self._upstream = None
         if self._chunked_out:

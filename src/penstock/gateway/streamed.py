@@ -17,6 +17,7 @@ from penstock.gateway.headers import SESSION, STREAMED
 from penstock.gateway.invocation import Invocation
 from penstock.gateway.sessions import NEW
 from penstock.gateway.trace import instant
+from penstock.gateway.upstream import chunk_of
 from penstock.wire.eventstream import exception_frame, part_frame, part_head
 
 _TAIL = Struct("!I2s").pack
@@ -36,16 +37,26 @@ def _chunk(part: bytes) -> tuple[bytes, bytes, bytes]:
     return head, part, _TAIL(crc32(part, crc), b"\r\n")
 
 
+@lru_cache(maxsize=8192)
+def _frame_of(length: int) -> tuple[tuple[bytes, ...], int, bytes, int]:
+    """How a read of that many bytes begins if it is one chunk of the container's, where its data begins, and `_chunk_head` of that data."""
+    heads, begin = chunk_of(length)
+    return heads, begin, *_chunk_head(max(length - begin - 2, 0))
+
+
 class StreamedInvocation(Invocation):
     """`POST /endpoints/{EndpointName}/invocations-response-stream`."""
 
-    __slots__ = ("_write",)
+    __slots__ = ("_held", "_write")
     rules = STREAMED
+    _held: bytes
+    """The answer's head, where the first part comes together with it."""
     _write: Callable[[bytes], None] | None
     """The client's transport, once a chunked stream has begun."""
 
     def start(self) -> None:
         self._write = None
+        self._held = b""
         if self.head.headers.get(SESSION) == NEW:
             raise failures.no_new_session_here()
         super().start()
@@ -54,6 +65,11 @@ class StreamedInvocation(Invocation):
         return self.client.door.limits.stream_timeout_s
 
     def accepted(self, headers: dict[str, str]) -> None:
+        assert self.upstream is not None
+        self.open(headers, hold=self.head.http11 and self.upstream.begins_with_parts)
+
+    def open(self, headers: dict[str, str], *, hold: bool = False) -> None:
+        """Begins the answer. `hold`: its head goes out together with the first part, which is here."""
         client = self.client
         assert self.variant is not None
         fields = [
@@ -67,32 +83,42 @@ class StreamedInvocation(Invocation):
         if self.head.http11:
             fields.append(("transfer-encoding", "chunked"))
         self.begun = True
-        client.write(answers.head_bytes(200, fields, keep_alive=client.keep_alive))
+        head = answers.head_bytes(200, fields, keep_alive=client.keep_alive)
         self.trace.status = 200
         if self.head.http11:
             self._write = self._write_first
+        if hold:
+            self._held = head
+        else:
+            client.write(head)
         if client.write_paused:
             self.pause()
 
     def upstream_parts(self, parts: list[bytes]) -> None:
         if self._write is None:
             super().upstream_parts(parts)
-        elif len(parts) == 1:
-            part = parts[0]
-            trace = self.trace
-            trace.parts += 1
-            trace.bytes_out += len(part)
-            head, crc = _chunk_head(len(part))  # `_chunk`, without its call: this line runs once a token
-            self._write(b"".join((head, part, _TAIL(crc32(part, crc), b"\r\n"))))
         else:
             self._count(parts)
             self._write(b"".join([piece for part in parts for piece in _chunk(part)]))
+
+    def upstream_read(self, data: bytes) -> bool:
+        """All that is done for a token, in one place: what `upstream_parts` does, without a call for each step."""
+        heads, begin, head, crc = _frame_of(len(data))
+        write = self._write
+        if write is None or not (data.startswith(heads) and data.endswith(b"\r\n")):
+            return False
+        part = data[begin:-2]
+        trace = self.trace
+        trace.parts += 1
+        trace.bytes_out += len(part)
+        write(b"".join((head, part, _TAIL(crc32(part, crc), b"\r\n"))))
+        return True
 
     def _write_first(self, data: bytes) -> None:
         """The first part, whose time is noted; all others go straight to the transport."""
         self.trace.first = instant()
         self._write = self.client.transport.write
-        self._write(data)
+        self.client.write(self._held + data)
 
     def _count(self, parts: list[bytes]) -> None:
         self.trace.parts += len(parts)

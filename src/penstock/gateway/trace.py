@@ -13,10 +13,29 @@ import msgspec
 _encode = msgspec.json.Encoder().encode
 
 
-@lru_cache(maxsize=1024)
-def _text(value: str) -> str:
-    """As JSON. Most values come again and again: names, keys, operations."""
-    return _encode(value).decode()
+class _Line(msgspec.Struct):
+    """Of any request, in the order of the log."""
+
+    time: str
+    request_id: str
+    operation: str
+    status: int
+    error: str
+    access_key: str
+    bytes_in: int
+    bytes_out: int
+    total_ms: float
+
+
+class _InvocationLine(_Line):
+    """Of one that found its endpoint."""
+
+    region: str
+    endpoint: str
+    variant: str
+    parts: int
+    first_chunk_ms: float | None
+    component: str | msgspec.UnsetType = msgspec.UNSET
 
 
 @lru_cache(maxsize=8)
@@ -63,22 +82,26 @@ class Trace:
         self.status = self.model_status = self.bytes_in = self.bytes_out = self.parts = 0
 
     def line(self, now: float, clock: float) -> bytes:
-        """The access log's line. `now` is an `instant`, `clock` epoch seconds. Written by hand: it runs once a request."""
+        """The access log's line. `now` is an `instant`, `clock` epoch seconds."""
         total = now - self.began
         when = clock - total
         second = int(when)
-        of_endpoint = ""
-        if self.endpoint:
-            first = f"{(self.first - self.began) * 1e3:.3f}" if self.first else "null"
-            of_endpoint = (
-                f',"region":{_text(self.region)},"endpoint":{_text(self.endpoint)},"variant":{_text(self.variant)}'
-                f',"parts":{self.parts},"first_chunk_ms":{first}'
-            )
-            if self.component:
-                of_endpoint += f',"component":{_text(self.component)}'
+        of_any = (
+            f"{_stamp(second)}.{int((when - second) * 1000):03d}Z",
+            self.request_id,
+            self.operation[:256],
+            self.status,
+            self.error,
+            self.key,
+            self.bytes_in,
+            self.bytes_out,
+            round(total * 1e3, 3),
+        )
+        if not self.endpoint:
+            return _encode(_Line(*of_any)) + b"\n"
+        first = round((self.first - self.began) * 1e3, 3) if self.first else None
+        component = self.component or msgspec.UNSET
         return (
-            f'{{"time":"{_stamp(second)}.{int((when - second) * 1000):03d}Z","request_id":"{self.request_id}"'
-            f',"operation":{_text(self.operation[:256])},"status":{self.status},"error":{_text(self.error)}'
-            f',"access_key":{_text(self.key)},"bytes_in":{self.bytes_in},"bytes_out":{self.bytes_out}'
-            f',"total_ms":{total * 1e3:.3f}{of_endpoint}}}\n'
-        ).encode()
+            _encode(_InvocationLine(*of_any, self.region, self.endpoint, self.variant, self.parts, first, component))
+            + b"\n"
+        )

@@ -49,6 +49,10 @@ class Sink(Protocol):
     def upstream_ready(self, upstream: Upstream) -> None: ...
     def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None: ...
     def upstream_parts(self, parts: list[bytes]) -> None: ...
+    def upstream_read(self, data: bytes) -> bool:
+        """A read that began between two chunks. True if it was exactly one (`chunk_of`) and has been taken for a part."""
+        ...
+
     def upstream_end(self) -> None: ...
     def upstream_failed(self, failure: Failure) -> None: ...
     def upstream_continue(self) -> None: ...
@@ -112,6 +116,7 @@ class Upstream(asyncio.Protocol):
         "_pending",
         "_raw",
         "answering",
+        "begins_with_parts",
         "idle_since",
         "idle_until",
         "keep_s",
@@ -152,6 +157,8 @@ class Upstream(asyncio.Protocol):
         self._inside = False
         self._at_chunk = False
         """Whether the parser stands between two chunks of an answer whose chunks are passed on whole."""
+        self.begins_with_parts = False
+        """In `upstream_head`: whether parts came together with the head."""
 
     def begin(self, sink: Sink, *, whole_chunks: bool, bodyless: bool = False) -> None:
         """Takes the connection for one request. `whole_chunks`: a part is exactly one HTTP chunk; `bodyless`: the method is HEAD.
@@ -250,11 +257,7 @@ class Upstream(asyncio.Protocol):
             self.abort()  # an answer to nothing: nobody may take it for the next one's
             return
         if self._at_chunk:
-            heads, begin = _chunk_of(len(data))
-            if data.startswith(heads) and data.endswith(b"\r\n"):
-                sink.upstream_parts(
-                    [data[begin:-2]]
-                )  # the token path: one read, one chunk, nothing for the parser to learn
+            if sink.upstream_read(data):  # the token path: one read, one chunk, nothing for the parser to learn
                 return
             self._at_chunk = False
         if not self.answering:
@@ -309,6 +312,7 @@ class Upstream(asyncio.Protocol):
             self.answering = True
             headers = self._read_headers()
             raw, self._raw = self._raw, []
+            self.begins_with_parts = bool(self._parts)
             sink.upstream_head(self.status, headers, raw)
         if self._pending and not self.whole_chunks:
             self._parts.append(self._pending)
@@ -397,7 +401,7 @@ class Upstream(asyncio.Protocol):
 
 
 @lru_cache(maxsize=8192)
-def _chunk_of(length: int) -> tuple[tuple[bytes, ...], int]:
+def chunk_of(length: int) -> tuple[tuple[bytes, ...], int]:
     """How a read of that many bytes begins if it is exactly one chunk, its size in either case; and where its data begins."""
     for digits in range(1, 8):
         size = length - digits - 4

@@ -8,6 +8,7 @@ AWS's pages: "Create a signed AWS API request", "Authenticating Requests: Using 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -29,6 +30,11 @@ MAX_EXPIRES = 7 * 24 * 3600
 """Longest life of a presigned request, seconds."""
 
 _TIME = "%Y%m%dT%H%M%SZ"
+_AS_SDKS_WRITE_IT = re.compile(
+    rf"{ALGORITHM} Credential=([!-+\--.0-~]+)/([0-9]{{8}})/([!-+\--.0-~]+)/([!-+\--.0-~]+)/aws4_request, "
+    r"SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})"
+)
+"""An Authorization header as most clients spell it; the parts of a credential hold neither commas nor slashes."""
 _PRESIGNED = ("X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature")
 
 
@@ -119,6 +125,12 @@ def read_claim(request: Request, dialect: Dialect) -> Claim:
 
 
 def _read_header(request: Request, authorization: str, dialect: Dialect) -> Claim:
+    headers = request.headers
+    usual, time = _AS_SDKS_WRITE_IT.fullmatch(authorization), headers.get("x-amz-date", "")
+    if usual is not None and parse_time(time) is not None and time.startswith(usual[2]):
+        access_key, date, region, service, names, signature = usual.groups()
+        token, content = headers.get("x-amz-security-token", ""), headers.get("x-amz-content-sha256", "")
+        return Claim(access_key, date, region, service, _names(names), signature, time, token, None, content)
     algorithm, _, rest = authorization.strip().partition(" ")
     if algorithm != ALGORITHM:
         raise refusals.wrong_algorithm(dialect)
@@ -129,15 +141,19 @@ def _read_header(request: Request, authorization: str, dialect: Dialect) -> Clai
     for name in ("Credential", "Signature", "SignedHeaders"):
         if not parts.get(name):
             raise refusals.malformed(dialect, f"Authorization header requires '{name}' parameter.")
-    headers = request.headers
     time = headers.get("x-amz-date") or http_date(headers.get("date", ""))
     if not time:
         text = "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header."
         raise refusals.malformed(dialect, text)
     access_key, date, region, service = _read_credential(parts["Credential"], time, dialect)
-    signed, signature = tuple(parts["SignedHeaders"].split(";")), parts["Signature"]
+    signed, signature = _names(parts["SignedHeaders"]), parts["Signature"]
     token, content = headers.get("x-amz-security-token", ""), headers.get("x-amz-content-sha256", "")
     return Claim(access_key, date, region, service, signed, signature, time, token, None, content)
+
+
+@lru_cache(maxsize=256)
+def _names(signed_headers: str) -> tuple[str, ...]:
+    return tuple(signed_headers.split(";"))
 
 
 def _read_query(request: Request, dialect: Dialect) -> Claim:
@@ -165,7 +181,7 @@ def _read_query(request: Request, dialect: Dialect) -> Claim:
         date,
         region,
         service,
-        tuple(values["X-Amz-SignedHeaders"].split(";")),
+        _names(values["X-Amz-SignedHeaders"]),
         values["X-Amz-Signature"],
         time,
         values.get("X-Amz-Security-Token", ""),
@@ -246,14 +262,22 @@ def _check_time(claim: Claim, now: float, skew: float, dialect: Dialect) -> None
 
 def _check_cover(request: Request, claim: Claim, dialect: Dialect) -> None:
     """Whatever decides what a request means must be signed: its host, and every `x-amz-` header."""
-    signed = claim.signed_headers
+    name = _uncovered(tuple(request.headers), claim.signed_headers, claim.expires is not None)
+    if name:
+        raise refusals.unsigned_header(dialect, name)
+
+
+@lru_cache(maxsize=1024)
+def _uncovered(names: tuple[str, ...], signed: tuple[str, ...], presigned: bool) -> str:
+    """The first header that should be signed and is not; empty where all are. Most requests have the same headers as the one before."""
     if "host" not in signed:
-        raise refusals.unsigned_header(dialect, "host")
-    for name in request.headers:
+        return "host"
+    for name in names:
         if name.startswith("x-amz-") and name not in signed and name != "x-amz-user-agent":
-            if name == "x-amz-content-sha256" and claim.expires is not None:
+            if name == "x-amz-content-sha256" and presigned:
                 continue  # a presigned request states it in its query or not at all; clients send it beside that
-            raise refusals.unsigned_header(dialect, name)
+            return name
+    return ""
 
 
 def check_signature(request: Request, claim: Claim, key: Key, payload: str, dialect: Dialect) -> Identity:
@@ -276,7 +300,7 @@ def canonical_requests(request: Request, claim: Claim, payload: str) -> Iterator
     headers = _canonical_headers(request.headers, claim.signed_headers)
     tail = f"{headers}\n{';'.join(claim.signed_headers)}\n{payload}"
     s3 = claim.service == "s3"
-    query = request.query if claim.expires is None else _without_signature(request.query)
+    query = _without_signature(request.query) if claim.expires is not None else request.query
     path = request.path if s3 else encode_again(request.path)
     exact = f"{request.method}\n{path or '/'}\n{sorted_query(query)}\n{tail}"
     yield exact.encode("utf-8", "surrogateescape")
@@ -288,7 +312,8 @@ def canonical_requests(request: Request, claim: Claim, payload: str) -> Iterator
 
 
 def _canonical_headers(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
-    text = "".join([f"{name}:{headers.get(name, '').strip()}\n" for name in names])
+    get = headers.get
+    text = "".join([f"{name}:{get(name, '').strip()}\n" for name in names])
     if "  " in text or "\t" in text:
         return "".join([f"{name}:{canonical_value(headers.get(name, ''))}\n" for name in names])
     return text

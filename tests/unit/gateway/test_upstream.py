@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.gateway.upstream import Failure, Target, Upstream
+from penstock.gateway.upstream import Failure, Target, Upstream, chunk_of
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -34,14 +34,24 @@ class Transport:
 class Recorder:
     def __init__(self) -> None:
         self.parts: list[bytes] = []
+        self.heads: list[tuple[int, dict[str, str]]] = []
         self.ended = False
         self.failure: Failure | None = None
 
     def upstream_ready(self, upstream: Upstream) -> None: ...
-    def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None: ...
+
+    def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None:
+        self.heads.append((status, headers))
 
     def upstream_parts(self, parts: list[bytes]) -> None:
         self.parts += parts
+
+    def upstream_read(self, data: bytes) -> bool:
+        heads, begin = chunk_of(len(data))
+        if not (data.startswith(heads) and data.endswith(b"\r\n")):
+            return False
+        self.parts.append(data[begin:-2])
+        return True
 
     def upstream_end(self) -> None:
         self.ended = True
@@ -135,3 +145,30 @@ def test_data_that_looks_like_a_chunk_is_data(loop: asyncio.AbstractEventLoop) -
     recorder = read(loop, [HEAD, chunk(b"one") + b"6\r\n", b"1\r\na\r\n", b"\r\n0\r\n\r\n"])
     assert recorder.parts == [b"one", b"1\r\na\r\n"]
     assert recorder.ended
+
+
+names = st.sampled_from(
+    ["Content-Type", "X-Amzn-SageMaker-Custom-Attributes", "Server", "x", "Keep-Alive", "Connection"]
+)
+values = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=30) | st.sampled_from(
+    ["close", "timeout=5", " padded "]
+)
+
+
+@given(
+    st.sampled_from([200, 201, 204, 304, 400, 503]),
+    st.lists(st.tuples(names, values), max_size=5),
+    st.binary(max_size=50),
+    st.integers(1, 300),
+)
+def test_an_answer_read_at_once_is_read_as_in_pieces(
+    loop: asyncio.AbstractEventLoop, status: int, headers: list[tuple[str, str]], body: bytes, cut: int
+) -> None:
+    """The reader of usual heads against the parser, which reads whatever comes in pieces."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    whole = f"HTTP/1.1 {status} Whatever\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    cut = min(cut, whole.index(b"\r\n\r\n"))
+    once, pieces = read(loop, [whole]), read(loop, [whole[:cut], whole[cut:]])
+    assert once.heads == pieces.heads
+    assert b"".join(once.parts) == b"".join(pieces.parts)
+    assert (once.ended, once.failure) == (pieces.ended, pieces.failure)
