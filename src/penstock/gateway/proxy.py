@@ -42,6 +42,10 @@ class ProxyConnection(ClientConnection):
         self._authority = b""
         self._task: asyncio.Task[None] | None = None
 
+    def _read_quickly(self, data: bytes) -> bool:
+        """What a proxy is asked is unusual: all of it is the parser's."""
+        return False
+
     def on_headers_complete(self) -> None:
         if self._parser.get_method() == b"CONNECT":
             self._authority = self._url
