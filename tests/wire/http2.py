@@ -177,6 +177,8 @@ class Http2:
         self.streams: dict[int, Stream] = {}
         self.closed = False
         self.goaway: list[int] = []
+        """Error codes of the goodbyes that came."""
+        self._unframed = b""
         if self.spoken == "h2" or not alpn:
             self.h2.initiate_connection()
             self.flush()
@@ -241,13 +243,23 @@ class Http2:
         if not data:
             self.closed = True
             return
-        for event in self.h2.receive_data(data):
+        for event in self.h2.receive_data(self._without_goaway(data)):
             self._take(event)
         self.flush()
 
+    def _without_goaway(self, data: bytes) -> bytes:
+        """Whole frames, but for GOAWAY: the library takes it for the end, and streams may go on after it."""
+        self._unframed += data
+        frames = b""
+        while len(self._unframed) >= 9 and len(self._unframed) >= (size := 9 + int.from_bytes(self._unframed[:3])):
+            one, self._unframed = self._unframed[:size], self._unframed[size:]
+            if one[3] == 7:
+                self.goaway.append(int.from_bytes(one[13:17]))
+            else:
+                frames += one
+        return frames
+
     def _take(self, event: h2.events.Event) -> None:
-        if isinstance(event, h2.events.ConnectionTerminated):
-            self.goaway.append(int(event.error_code or 0))
         stream = self.streams.get(getattr(event, "stream_id", 0))
         if stream is None:
             return

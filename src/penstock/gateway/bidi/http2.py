@@ -41,6 +41,7 @@ from penstock.gateway.door import Door
 log = logging.getLogger("penstock.gateway")
 
 MAX_STREAMS = 100
+MAX_FRAME = 16 * 1024
 WINDOW = 256 * 1024
 """Bytes that a client may send on one stream before they are taken. The connection's window is that of all: no stream starves another."""
 WRITE_HIGH = 64 * 1024
@@ -59,7 +60,7 @@ _INITIAL = {
     SettingCodes.HEADER_TABLE_SIZE: 4096,
     SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
     SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
-    SettingCodes.MAX_FRAME_SIZE: 16384,
+    SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
 }
 _CHEAP: dict[type[Event], float] = {
     PingReceived: abuse.PING,
@@ -86,6 +87,7 @@ class Http2Connection(asyncio.Protocol):
         )
         self._h2.decoder.max_header_list_size = door.limits.header_bytes
         self._ledger = abuse.Ledger(door.loop.time())
+        self._lengths = abuse.Lengths(MAX_FRAME, door.limits.header_bytes)
         self._streams: dict[int, Http2Stream] = {}
         self._queue: deque[Http2Stream] = deque()
         self._paused = self._pumping = self._over = False
@@ -116,16 +118,22 @@ class Http2Connection(asyncio.Protocol):
         self._pump()
 
     def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
         now = self.door.loop.time()
         try:
             for at in range(0, len(data), SLICE):
-                for event in self._h2.receive_data(data[at : at + SLICE]):
+                piece = data[at : at + SLICE]
+                if code := self._lengths.check(piece):
+                    self._end(code)
+                    return
+                for event in self._h2.receive_data(piece):
                     self._take(event, now)
                 if self._over:
                     return
         except ProtocolError as error:
             log.info("a client broke HTTP/2: %s", error)
-            self._end()
+            self._close()  # the library has said goodbye, and why
             return
         self._pump()
 
@@ -269,11 +277,13 @@ class Http2Connection(asyncio.Protocol):
                 self.transport.abort()
 
     def _end(self, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
-        """Closes when all that was written is out."""
-        if self._over:
-            return
-        with suppress(ProtocolError):  # the library may have said goodbye already
-            self._h2.close_connection(code)
+        """Says goodbye, and closes when all that was written is out."""
+        if not self._over:
+            with suppress(ProtocolError):  # the client may have been faster
+                self._h2.close_connection(code)
+            self._close()
+
+    def _close(self) -> None:
         self._flush()
         self._over = True
         self.transport.close()

@@ -95,7 +95,7 @@ class Http2Stream:
         self._carrier.send_soon(self)
         if self.open and not self._paused and len(self.pending) > HIGH:
             self._paused = True
-            self._tell(Receiver.pause)
+            self._tell(lambda receiver: receiver.pause())
 
     def finish(self) -> None:
         """The answer is whole. What the client still sends is no longer wanted."""
@@ -138,7 +138,7 @@ class Http2Stream:
         del self.pending[:size]
         if self._paused and len(self.pending) <= LOW:
             self._paused = False
-            self._tell(Receiver.resume)
+            self._tell(lambda receiver: receiver.resume())
 
     def lost(self) -> None:
         """The stream is no more."""
