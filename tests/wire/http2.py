@@ -163,15 +163,20 @@ class Stream:
 
 
 class Http2:
-    """A connection to the gateway's HTTPS port. `greedy` gives windows back as data comes."""
+    """A connection to the gateway's HTTPS port, or `through` its proxy. `greedy` gives windows back as data comes."""
 
-    def __init__(self, house: House, *, alpn: tuple[str, ...] = ("h2",), greedy: bool = True) -> None:
+    def __init__(
+        self, house: House, *, alpn: tuple[str, ...] = ("h2",), greedy: bool = True, through: str = ""
+    ) -> None:
         self.house, self.greedy = house, greedy
         context = ssl.create_default_context(cafile=str(house.paths.ca_certificate))
         if alpn:
             context.set_alpn_protocols(list(alpn))
-        raw = socket.create_connection(("127.0.0.1", house.ports["https"]), timeout=10)
-        self.sock = context.wrap_socket(raw, server_hostname="localhost")
+        raw = socket.create_connection(("127.0.0.1", house.ports["proxy" if through else "https"]), timeout=10)
+        if through:
+            raw.sendall(f"CONNECT {through} HTTP/1.1\r\nHost: {through}\r\n\r\n".encode())
+            assert raw.recv(1000).startswith(b"HTTP/1.1 200")
+        self.sock = context.wrap_socket(raw, server_hostname=through.partition(":")[0] or "localhost")
         self.spoken = self.sock.selected_alpn_protocol()
         self.h2 = H2Connection(H2Configuration(header_encoding="utf-8"))
         self.streams: dict[int, Stream] = {}
@@ -206,9 +211,11 @@ class Http2:
         self.flush()
         return stream
 
-    def converse(self, path: str = PATH, *, key: AccessKey = KEY, content: str = EVENTS, **headers: str) -> Stream:
+    def converse(
+        self, path: str = PATH, *, key: AccessKey = KEY, content: str = EVENTS, headers: Mapping[str, str] | None = None
+    ) -> Stream:
         """A signed bidirectional call."""
-        named = {f"x-amzn-sagemaker-{name.replace('_', '-')}": value for name, value in headers.items()}
+        named = {f"x-amzn-sagemaker-{name}": value for name, value in (headers or {}).items()}
         signed = signed_headers(self.house, path, key=key, content=content, headers=named)
         signed["content-type"] = "application/vnd.amazon.eventstream"
         seed = signed["authorization"].rpartition("Signature=")[2]
@@ -267,7 +274,7 @@ class Http2:
             stream.headers = {str(name): str(value) for name, value in event.headers}
             stream.status = int(stream.headers.pop(":status"))
         elif isinstance(event, h2.events.InformationalResponseReceived):
-            stream.informational.append(int(dict(event.headers)[":status"]))
+            stream.informational.append(int({str(name): value for name, value in event.headers}[":status"]))
         elif isinstance(event, h2.events.DataReceived):
             stream.unread += event.flow_controlled_length
             if stream.headers.get("content-type") == "application/vnd.amazon.eventstream":

@@ -142,9 +142,12 @@ def test_path_query_and_headers_reach_the_container(house: House, client: Http2)
 
     serve(house, look)
     client.converse().head()
-    stream = client.converse(
-        model_invocation_path="v1/listen", model_query_string="model=a&b=%20c", target_variant="AllTraffic"
-    )
+    named = {
+        "model-invocation-path": "v1/listen",
+        "model-query-string": "model=a&b=%20c",
+        "target-variant": "AllTraffic",
+    }
+    stream = client.converse(headers=named)
     assert stream.head() == 200
     ends_cleanly(stream)
     assert asked[0][0] == "/invocations-bidirectional-stream"
@@ -156,12 +159,12 @@ def test_path_query_and_headers_reach_the_container(house: House, client: Http2)
 @pytest.mark.parametrize(
     "headers",
     [
-        {"model_invocation_path": "/absolute"},
-        {"model_invocation_path": "a/../b"},
-        {"model_invocation_path": "x" * 101},
-        {"model_invocation_path": "a b"},
-        {"model_query_string": "novalue"},
-        {"model_query_string": "a=b&c=" + "x" * 2048},
+        {"model-invocation-path": "/absolute"},
+        {"model-invocation-path": "a/../b"},
+        {"model-invocation-path": "x" * 101},
+        {"model-invocation-path": "a b"},
+        {"model-query-string": "novalue"},
+        {"model-query-string": "a=b&c=" + "x" * 2048},
     ],
     ids=lambda headers: "=".join(*headers.items())[:40],
 )
@@ -169,7 +172,7 @@ def test_headers_that_break_the_rules_are_input_validation_errors(
     house: House, client: Http2, headers: dict[str, str]
 ) -> None:
     replica = serve(house)
-    stream = client.converse(**headers)
+    stream = client.converse(headers=headers)
     assert stream.head() == 400
     assert json.loads(stream.whole())["ErrorCode"] == "VALIDATION_ERROR"
     assert stream.headers["x-amzn-errortype"] == "InputValidationError"
@@ -325,6 +328,15 @@ def test_a_client_that_offers_no_protocol_may_assume_http2(house: House) -> None
         stream = client.converse()
         stream.part("assumed")
         assert said(stream.message())[0] == b"assumed"
+
+
+def test_through_the_proxy_under_awss_own_name(house: House) -> None:
+    serve(house)
+    for port in (443, 8443):
+        with Http2(house, through=f"runtime.sagemaker.us-east-1.amazonaws.com:{port}") as client:
+            stream = client.converse()
+            stream.part("proxied")
+            assert said(stream.message())[0] == b"proxied"
 
 
 def assert_error(stream: Stream, code: str) -> None:

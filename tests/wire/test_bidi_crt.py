@@ -1,7 +1,7 @@
 """The transport and the signer of AWS's own clients: awscrt, which `aws_sdk_sagemaker_runtime_http2` is made of.
 
-That SDK needs Python 3.12, and these tests run on 3.11: what is driven here is the HTTP/2 client and the request signer that it uses, with the
-offer that it makes in the handshake (`h2`, then `http/1.1`). Only the wrapping of events is our own code (`http2.Signer`).
+That SDK needs Python 3.12, and these tests run on 3.11 too. What is driven here is the HTTP/2 client and the request signer that it uses,
+with the offer that it makes in the handshake (`h2`, then `http/1.1`). Only the wrapping of events is our own code (`http2.Signer`).
 """
 
 from __future__ import annotations

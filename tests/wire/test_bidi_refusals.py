@@ -51,7 +51,8 @@ def test_an_unknown_endpoint(client: Http2) -> None:
 def test_an_unknown_variant(house: House, client: Http2) -> None:
     serve(house)
     assert (
-        refused(client.converse(target_variant="none"), 400, "InputValidationError")["ErrorCode"] == "NO_SUCH_VARIANT"
+        refused(client.converse(headers={"target-variant": "none"}), 400, "InputValidationError")["ErrorCode"]
+        == "NO_SUCH_VARIANT"
     )
 
 

@@ -197,7 +197,8 @@ def test_expect_continue_and_head(house: House, web: httpx.Client) -> None:
     assert house.control_seen[-1].method == "HEAD"
 
 
-def test_a_fault_plan_resets_the_stream_and_not_the_connection(house: House) -> None:
+@pytest.mark.parametrize("kind", ["reset", "end"])
+def test_a_fault_plan_breaks_the_stream_and_not_the_connection(house: House, kind: str) -> None:
     async def parts(request: Seen, wire: Wire) -> None:
         await wire.begin_chunks()
         await wire.chunk(b"one")
@@ -206,7 +207,7 @@ def test_a_fault_plan_resets_the_stream_and_not_the_connection(house: House) -> 
 
     house.serve(echo, name="plain")
     house.serve(parts)
-    plan = json.dumps({"faults": [{"kind": "reset", "after_parts": 1}]})
+    plan = json.dumps({"faults": [{"kind": kind, "after_parts": 1}]})
     house.endpoints["ep"] = replace(house.endpoints["ep"], faults=plan, faults_set=1.0)
     house.publish()
     with Http2(house) as client:
@@ -214,6 +215,7 @@ def test_a_fault_plan_resets_the_stream_and_not_the_connection(house: House) -> 
         other = client.request(path, headers=signed_headers(house, path, content=None, body=b"x"))
         broken = invoke(client, b"{}", STREAM)
         client.run(lambda: broken.over)
+        assert [message.payload for message in broken.messages] == [b"one"], "what was sent before arrives"
         assert broken.reset
         assert not broken.ended
         client.send(other, b"x")

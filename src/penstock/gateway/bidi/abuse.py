@@ -17,8 +17,8 @@ REFILL = 100.0
 
 PING = PRIORITY = EMPTY_DATA = UNKNOWN = WINDOW = 1.0
 SETTINGS = RESET = 5.0
-SENT_DATA = -2.0
-"""Each frame of data that we send may be answered by the window updates that it needs, for the stream and for the connection."""
+SENT_DATA = 2.0
+"""Earned: each frame of data that we send may be answered by the window updates that it needs, for the stream and for the connection."""
 
 
 PREFACE_BYTES = 24

@@ -124,14 +124,17 @@ class Pipe(asyncio.Transport):
         return self._closing or self._complete
 
     def close(self) -> None:
-        if self._closing:
-            return
-        self._closing = True
+        """Ends the stream behind what has been written."""
+        if not self._closing:
+            self._closing = True
+            if not self._complete:
+                self._stream.finish(broken=ErrorCodes.INTERNAL_ERROR)
+            self._loop.call_soon(self.lose)
+
+    def abort(self) -> None:
         if not self._complete:
             self._stream.reset(ErrorCodes.INTERNAL_ERROR)
-        self._loop.call_soon(self.lose)
-
-    abort = close
+        self.close()
 
     def lose(self) -> None:
         self._closing = True

@@ -129,13 +129,16 @@ class Http2Connection(asyncio.Protocol):
                     return
                 for event in self._h2.receive_data(piece):
                     self._take(event, now)
-                if self._over:
+                if self._is_over():
                     return
         except ProtocolError as error:
             log.info("a client broke HTTP/2: %s", error)
             self._close()  # the library has said goodbye, and why
             return
         self._pump()
+
+    def _is_over(self) -> bool:
+        return self._over
 
     def _take(self, event: Event, now: float) -> None:
         if self._over:
@@ -256,12 +259,16 @@ class Http2Connection(asyncio.Protocol):
         if stream.pending and not size:
             return
         last = stream.finishing and size == len(stream.pending)
-        if size or last:
-            self._h2.send_data(stream.number, bytes(stream.pending[:size]), end_stream=last)
-            self._ledger.earn(-abuse.SENT_DATA)
+        whole = last and stream.broken is None
+        if size or whole:
+            self._h2.send_data(stream.number, bytes(stream.pending[:size]), end_stream=whole)
+            self._ledger.earn(abuse.SENT_DATA)
             self._flush()
         if last:
-            self._sent_end(stream)
+            if stream.broken is None:
+                self._sent_end(stream)
+            else:
+                self.reset(stream, stream.broken)
             return
         stream.sent(size)
         if stream.open and (stream.pending or stream.finishing) and not stream.waiting:

@@ -58,6 +58,7 @@ class Http2Stream:
         "_held",
         "_holding",
         "_paused",
+        "broken",
         "finishing",
         "number",
         "open",
@@ -76,6 +77,7 @@ class Http2Stream:
         self.remote_ended = False
         self.finishing = False
         """Whether the end follows what is pending."""
+        self.broken: ErrorCodes | None = None
         self.waiting = False
         """Whether the connection has it in its queue of streams with something to send."""
         self._paused = False
@@ -97,10 +99,11 @@ class Http2Stream:
             self._paused = True
             self._tell(lambda receiver: receiver.pause())
 
-    def finish(self) -> None:
-        """The answer is whole. What the client still sends is no longer wanted."""
+    def finish(self, broken: ErrorCodes | None = None) -> None:
+        """The answer is whole, or with `broken` cut off behind what is pending. What the client still sends is no longer wanted."""
         if self.open and not self.finishing:
             self.finishing = True
+            self.broken = broken
             self.receiver = None
             self._carrier.send_soon(self)
 
