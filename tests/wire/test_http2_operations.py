@@ -197,8 +197,17 @@ def test_expect_continue_and_head(house: House, web: httpx.Client) -> None:
     assert house.control_seen[-1].method == "HEAD"
 
 
-@pytest.mark.parametrize("kind", ["reset", "end"])
-def test_a_fault_plan_breaks_the_stream_and_not_the_connection(house: House, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "fault", "before"),
+    [
+        (STREAM, {"kind": "reset", "after_parts": 1}, b"one"),
+        (INVOKE, {"kind": "reset", "after_bytes": 4}, b"onet"),
+        (INVOKE, {"kind": "end", "after_bytes": 4}, b"onet"),
+    ],
+)
+def test_a_fault_plan_breaks_the_stream_and_not_the_connection(
+    house: House, path: str, fault: dict[str, object], before: bytes
+) -> None:
     async def parts(request: Seen, wire: Wire) -> None:
         await wire.begin_chunks()
         await wire.chunk(b"one")
@@ -207,15 +216,16 @@ def test_a_fault_plan_breaks_the_stream_and_not_the_connection(house: House, kin
 
     house.serve(echo, name="plain")
     house.serve(parts)
-    plan = json.dumps({"faults": [{"kind": kind, "after_parts": 1}]})
+    plan = json.dumps({"faults": [fault]})
     house.endpoints["ep"] = replace(house.endpoints["ep"], faults=plan, faults_set=1.0)
     house.publish()
     with Http2(house) as client:
-        path = "/endpoints/plain/invocations"
-        other = client.request(path, headers=signed_headers(house, path, content=None, body=b"x"))
-        broken = invoke(client, b"{}", STREAM)
+        plain = "/endpoints/plain/invocations"
+        other = client.request(plain, headers=signed_headers(house, plain, content=None, body=b"x"))
+        broken = invoke(client, b"{}", path)
         client.run(lambda: broken.over)
-        assert [message.payload for message in broken.messages] == [b"one"], "what was sent before arrives"
+        arrived = b"".join(message.payload for message in broken.messages) + broken.body
+        assert arrived == before, "what was sent before the break"
         assert broken.reset
         assert not broken.ended
         client.send(other, b"x")
