@@ -181,6 +181,17 @@ def test_a_connection_that_says_nothing_or_waits_too_long_is_closed(house: House
     assert time.monotonic() - began < 8
 
 
+def test_an_answer_that_the_client_gives_no_room_for_is_given_up(house: House) -> None:
+    rude = Rude(house)
+    rude.send(PREFACE, SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
+    rude.send(*[headers(2 * number + 1, "END_HEADERS", "END_STREAM") for number in range(50)])
+    began = time.monotonic()
+    data = rude.rest()
+    assert goaway_code(data) == 0
+    assert data.count(b"\0\0\4\3\0\0\0") >= 50, "each stream is reset"
+    assert time.monotonic() - began < 8
+
+
 def test_a_client_that_makes_us_answer_and_reads_nothing(house: House) -> None:
     """It may have a burst of answers wait, and no more: memory and the connection are given back."""
     alive(house)

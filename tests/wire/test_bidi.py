@@ -13,7 +13,7 @@ from penstock.routes import Variant
 from penstock.wire.eventstream import Message
 from tests.waiting import until
 from tests.wire.gateway_fixture import House, Scripted
-from tests.wire.http2 import Http2, Stream, payload_part
+from tests.wire.http2 import Http2, Stream, frame, payload_part
 from tests.wire.websockets import BytesMessage, CloseConnection, Socket, TextMessage, echo, speaking
 
 
@@ -317,7 +317,7 @@ def test_unsigned_events_where_the_request_says_so(house: House, client: Http2) 
     stream = client.converse(content="UNSIGNED-PAYLOAD")
     stream.part("free")
     assert said(stream.message())[0] == b"free"
-    stream.finish()
+    stream.send(frame({}, b""))
     ends_cleanly(stream)
 
 

@@ -69,7 +69,8 @@ class Socket:
         await self.send(BytesMessage(data=data, message_finished=last))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Our close frame; the other side's is waited for."""
+        """Our close frame; the other side's is waited for, and no ping is answered any more."""
+        self.answers_pings = False
         await self.send(CloseConnection(code=code, reason=reason))
         try:
             while not isinstance(await self.event(), CloseConnection):

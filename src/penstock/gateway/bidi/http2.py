@@ -168,12 +168,11 @@ class Http2Connection(asyncio.Protocol):
 
     def _request(self, event: RequestReceived) -> None:
         stream = self._streams[event.stream_id] = Http2Stream(self, event.stream_id)
-        self.deadline = inf
+        self._schedule()
         try:
             self._serve(self.transport, stream, event.headers, event.stream_ended is not None)
         except Exception:
-            log.exception("a stream met an error of ours")
-            stream.reset()
+            stream.fail()
 
     def _data(self, event: DataReceived) -> None:
         stream, flow = self._streams.get(event.stream_id), event.flow_controlled_length
@@ -186,10 +185,21 @@ class Http2Connection(asyncio.Protocol):
         if stream is None or self._streams.pop(stream.number, None) is None:
             return
         stream.lost()
-        if not self._streams:
+        self._schedule()
+        if not self._streams and self.door.draining:
+            self._end()
+
+    def _schedule(self) -> None:
+        """An idle connection has its time; one with streams has that of those which only wait to be read."""
+        if self._streams:
+            self.deadline = min(stream.give_up for stream in self._streams.values())
+        elif not self._over:
             self.deadline = self.door.loop.time() + self.door.limits.keepalive_timeout_s
-            if self.door.draining:
-                self._end()
+
+    def outlast(self, stream: Http2Stream) -> None:
+        if stream.open:
+            stream.give_up = self.door.loop.time() + self.door.limits.keepalive_timeout_s
+            self._schedule()
 
     def send_headers(self, stream: Http2Stream, headers: Headers, *, end: bool) -> None:
         if self._over:
@@ -305,8 +315,11 @@ class Http2Connection(asyncio.Protocol):
         self.deadline = inf
         if self._over:
             self.transport.abort()
-        else:
+        elif not self._streams:
             self._end()
+        else:
+            for stream in [one for one in self._streams.values() if one.give_up <= now]:
+                self.reset(stream, ErrorCodes.CANCEL)
 
     def drain(self) -> None:
         """The server is stopping: an idle connection closes now, a busy one when its streams have ended."""

@@ -30,6 +30,8 @@ _PATH = re.compile(r"[A-Za-z0-9\-._]+(?:/[A-Za-z0-9\-._]+)*\Z")
 _PAIR = r"[a-zA-Z0-9][A-Za-z0-9_-]*=(?:[A-Za-z0-9._~\-]|%[0-9A-Fa-f]{2})+"
 _QUERY = re.compile(rf"{_PAIR}(?:&{_PAIR})*\Z")
 _DEFAULT_PATH = "invocations-bidirectional-stream"
+_LAST = Message({}, b"")
+"""The end of the input where events come bare."""
 _LONGEST_PATH, _LONGEST_QUERY = 100, 2048
 
 
@@ -91,7 +93,7 @@ class BidirectionalInvocation(Invocation, Timed):
         if self._input_over:
             raise errors.invalid("Nothing follows the event that ends the request's stream.")
         event = self._verifier.unwrap(message, self.client.door.clock())
-        if event == b"":
+        if event == b"" or event == _LAST:
             self._input_ends()
             return
         part = read_part(only_message(event) if isinstance(event, bytes) else event)

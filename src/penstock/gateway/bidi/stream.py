@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Protocol
 
 from h2.errors import ErrorCodes
@@ -47,6 +48,9 @@ class Carrier(Protocol):
     def taken(self, stream: Http2Stream, size: int) -> None:
         """The client may send so many bytes more."""
 
+    def outlast(self, stream: Http2Stream) -> None:
+        """Waits for the client to take the last of a stream, for a while."""
+
     def reset(self, stream: Http2Stream, code: ErrorCodes) -> None: ...
 
 
@@ -60,6 +64,7 @@ class Http2Stream:
         "_paused",
         "broken",
         "finishing",
+        "give_up",
         "number",
         "open",
         "pending",
@@ -78,6 +83,8 @@ class Http2Stream:
         self.finishing = False
         """Whether the end follows what is pending."""
         self.broken: ErrorCodes | None = None
+        self.give_up = inf
+        """When a client that gives no room for the end of its answer has had time enough (loop time, seconds)."""
         self.waiting = False
         """Whether the connection has it in its queue of streams with something to send."""
         self._paused = False
@@ -106,6 +113,7 @@ class Http2Stream:
             self.broken = broken
             self.receiver = None
             self._carrier.send_soon(self)
+            self._carrier.outlast(self)
 
     def reset(self, code: ErrorCodes = ErrorCodes.INTERNAL_ERROR) -> None:
         """Ends the stream so that no client takes what it got for a whole answer."""
@@ -154,13 +162,18 @@ class Http2Stream:
             receiver.gone()
 
     def _tell(self, what: Callable[[Receiver], None]) -> None:
-        """A fault of ours ends this stream and leaves the others alone."""
         receiver = self.receiver
         if receiver is None:
             return
         try:
             what(receiver)
         except Exception:
-            log.exception("a stream met an error of ours")
-            self.reset()
+            self.fail()
+
+    def fail(self) -> None:
+        """An error of ours is being handled: it ends this stream and leaves the others alone."""
+        log.exception("a stream met an error of ours")
+        receiver = self.receiver
+        self.reset()
+        if receiver is not None:
             receiver.gone()
