@@ -220,7 +220,8 @@ class Http2Connection(asyncio.Protocol):
 
     def taken(self, stream: Http2Stream, size: int) -> None:
         if not self._over and size:
-            self._h2.acknowledge_received_data(size, stream.number)
+            with suppress(ProtocolError):  # cancelled, in bytes that are being taken right now
+                self._h2.acknowledge_received_data(size, stream.number)
             self._flush()
 
     def reset(self, stream: Http2Stream, code: ErrorCodes) -> None:
