@@ -120,6 +120,12 @@ class Limits:
     header_bytes: int = 64 * 1024
     invocation_timeout_s: float = 60.0
     stream_timeout_s: float = 480.0
+    bidirectional_timeout_s: float = 1800.0
+    """Longest life of a bidirectional stream (AWS: 30 minutes)."""
+    bidirectional_ping_s: float = 60.0
+    """How often a bidirectional stream's container is pinged; one that misses five pings in a row is given up (AWS: the same)."""
+    bidirectional_frame_bytes: int = 4 * 1024 * 1024
+    """Largest part of a bidirectional stream, either way: one PayloadPart, one WebSocket frame."""
     header_timeout_s: float = 20.0
     """How long a client may take over its request's head, and over each further piece of its body."""
     keepalive_timeout_s: float = 75.0

@@ -14,10 +14,14 @@ from typing import Any, cast
 
 from penstock.config import Settings
 from penstock.errors import AwsError
+from penstock.gateway.bidi.alpn import PREFACE
+from penstock.gateway.bidi.http2 import Http2Connection
+from penstock.gateway.bidi.request import Field, read_request
+from penstock.gateway.bidi.stream import Http2Stream
 from penstock.gateway.connection import ClientConnection
 from penstock.gateway.door import Door
 from penstock.gateway.exchange import Client, Exchange
-from penstock.gateway.head import Head
+from penstock.gateway.head import BadRequest, Head
 from penstock.gateway.upstream import Target
 from penstock.wire import sigv4
 from penstock.wire.awschunked import ChunkedDecoder, ChunkSigner
@@ -60,6 +64,9 @@ class _Transport:
         return True
 
     def write_eof(self) -> None: ...
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def set_write_buffer_limits(self, high: int) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
@@ -133,6 +140,68 @@ def _requests(pieces: list[bytes]) -> list[list[object]]:
 def http(data: bytes) -> None:
     """A connection reads requests or refuses them; a server that reads otherwise by slices could be smuggled past."""
     assert _requests([data]) == _requests(slices(data))
+
+
+# --- HTTP/2
+
+
+class _Listener:
+    """Takes a request's body and answers its end with nothing."""
+
+    def __init__(self, stream: Http2Stream, seen: list[object]) -> None:
+        self._stream, self._seen = stream, seen
+
+    def data(self, data: bytes) -> None:
+        self._seen[-1] = cast(bytes, self._seen[-1]) + data
+
+    def ended(self) -> None:
+        self._stream.headers([(":status", "200")])
+        self._stream.write(b"x" * 100)
+        self._stream.finish()
+
+    def gone(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def shut(self) -> None: ...
+
+
+def _streams(pieces: list[bytes]) -> list[list[object]]:
+    loop = _Loop()
+    door = Door(
+        cast(asyncio.AbstractEventLoop, loop),
+        Settings(home=Path("/nonexistent")),
+        control=Target("/nonexistent"),
+        notify=lambda _: None,
+        clock=lambda: NOW,
+        rng=Random(1),
+    )
+    seen: list[list[object]] = []
+
+    def serve(transport: asyncio.Transport, stream: Http2Stream, fields: list[Field], ended: bool) -> None:
+        stream.remote_ended = ended
+        try:
+            head = read_request(fields)
+        except BadRequest:
+            stream.reset()
+            return
+        seen.append([head.method, head.path, head.query, dict(head.headers), b""])
+        stream.receiver = _Listener(stream, seen[-1])
+
+    connection, transport = Http2Connection(door, serve), _Transport()
+    connection.connection_made(cast(Any, transport))
+    for piece in pieces:
+        if not transport.closed:
+            connection.data_received(piece)
+    connection.connection_lost(None)
+    assert not door.connections, "the connection is still counted"
+    return [request[:-1] for request in seen]
+
+
+def http2(data: bytes) -> None:
+    """A connection serves requests or ends. What came in the same read as what broke it may go unserved: nothing else may differ."""
+    data = PREFACE + data
+    whole, sliced = _streams([data]), _streams(slices(data))
+    assert whole == sliced[: len(whole)]
 
 
 # --- the event stream
@@ -210,8 +279,13 @@ def awschunked(data: bytes) -> None:
     assert refusal[1] in (400, 403), refusal
 
 
+_BLOCK = b"\x83\x84\x87\x41\x01a\x40\x01b\x01c"
+"""POST / of https://a with a header, in HPACK."""
+_REQUEST_FRAME = b"\0\0" + bytes([len(_BLOCK)]) + b"\1\4\0\0\0\1" + _BLOCK
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "http": http,
+    "http2": http2,
     "eventstream": eventstream,
     "signature": signature,
     "awschunked": awschunked,
@@ -223,6 +297,12 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"PUT /b/k HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
         b"GET http://h/ HTTP/1.0\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n",
+    ),
+    "http2": (
+        b"\0\0\0\4\0\0\0\0\0" + _REQUEST_FRAME + b"\0\0\3\0\1\0\0\0\1abc",
+        b"\0\0\0\4\0\0\0\0\0" + _REQUEST_FRAME + b"\0\0\4\3\0\0\0\0\1\0\0\0\x08",
+        b"\0\0\6\4\0\0\0\0\0\0\4\0\0\0\1" + _REQUEST_FRAME + b"\0\0\4\x08\0\0\0\0\1\0\0\0\1",
+        b"\0\0\0\4\0\0\0\0\0\0\0\x08\6\0\0\0\0\0pingpong\0\0\x08\7\0\0\0\0\0\0\0\0\0\0\0\0\0",
     ),
     "eventstream": (
         bytes.fromhex("000000100000000005c248eb7d98c8ff"),

@@ -119,7 +119,7 @@ def bundled(_: Settings) -> Iterator[Finding]:
 
 
 def extras(_: Settings) -> Iterator[Finding]:
-    for extra, module, what in (("chat", "streamlit", "chat page"),):
+    for extra, module, what in (("chat", "streamlit", "chat page"), ("bidi", "h2", "bidirectional streams")):
         if importlib.util.find_spec(module) is None:
             yield Finding(what, "missing", f"{module} is not installed", f"pip install 'penstock[{extra}]'")
         else:

@@ -33,6 +33,7 @@ _NAMES = {
     "invocations": "InvokeEndpoint",
     "invocations-response-stream": "InvokeEndpointWithResponseStream",
 }
+_NO_OPERATION = "This path has no operation."
 _HOSTILE: dict[str, type[Invocation]] = {
     "invocations": HostileUnary,
     "invocations-response-stream": HostileStreamed,
@@ -76,7 +77,9 @@ def _invoked(path: str) -> tuple[str, str] | None:
 def _invocation(client: Client, head: Head, request_id: str, admission: Admission) -> Exchange:
     invoked = _invoked(head.path)
     if invoked is None:
-        raise AwsError("UnknownOperationException", "This path has no operation.", status=404)
+        bidirectional = head.path.endswith("/invocations-bidirectional-stream")
+        text = "InvokeEndpointWithBidirectionalStream takes HTTP/2 over TLS." if bidirectional else _NO_OPERATION
+        raise AwsError("UnknownOperationException", text, status=404)
     if head.method != "POST":
         raise AwsError("UnknownOperationException", f"This path has no operation {head.method}.", status=405)
     name, step = invoked

@@ -43,11 +43,18 @@ STREAMED: dict[str, Rule] = _SHARED | {"x-amzn-sagemaker-accept": ("accept", "Ac
 OPENAI: dict[str, Rule] = {name: rule for name, rule in UNARY.items() if name != "x-amzn-sagemaker-target-model"}
 """What the OpenAI route passes."""
 
+BIDIRECTIONAL: dict[str, Rule] = {
+    name: _SHARED[name] for name in ("x-amzn-sagemaker-target-variant", "x-amzn-sagemaker-target-container-hostname")
+}
+"""What the bidirectional call passes with the WebSocket's handshake."""
+
 TARGET_MODEL = "x-amzn-sagemaker-target-model"
 TARGET_CONTAINER = "x-amzn-sagemaker-target-container-hostname"
 PREFIX_ID = "x-amzn-sagemaker-prefix-aware-id"
 INFERENCE_COMPONENT = "x-amzn-sagemaker-inference-component"
 CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
+INVOCATION_PATH = "x-amzn-sagemaker-model-invocation-path"
+QUERY_STRING = "x-amzn-sagemaker-model-query-string"
 SESSION = "x-amzn-sagemaker-session-id"
 NEW_SESSION = "x-amzn-sagemaker-new-session-id"
 CLOSED_SESSION = "x-amzn-sagemaker-closed-session-id"

@@ -70,6 +70,8 @@ class Invocation(Exchange):
     request_line = b"POST /invocations HTTP/1.1\r\nHost: "
     marks: tuple[tuple[str, str], ...] = ()
     """Headers of ours on an error's answer."""
+    action = "sagemaker:InvokeEndpoint"
+    """What the key's policies must allow."""
 
     def __init__(self, client: Client, head: Head, request_id: str, admission: Admission, endpoint_name: str) -> None:
         super().__init__(client, head, request_id)
@@ -170,7 +172,7 @@ class Invocation(Exchange):
         arn = f"arn:aws:sagemaker:{who.region}:{who.key.account}:endpoint/{self.endpoint_name.lower()}"
         if bearer:
             authorize(who.key.policies, Question("sagemaker:CallWithBearerToken", "*", context), who.key.arn)
-        authorize(who.key.policies, Question("sagemaker:InvokeEndpoint", arn, context), who.key.arn)
+        authorize(who.key.policies, Question(self.action, arn, context), who.key.arn)
 
     def _check_targets(self) -> None:
         """Raises AwsError where the request names a part of the endpoint that this one does not have."""
@@ -216,11 +218,15 @@ class Invocation(Exchange):
         target = choose(self.variant, door.rng, self.tried, self.prefix)
         if target is not None:
             self._take(target)
-            self._dial = reach(door.loop, target, self)
+            self._dial = self.reach(target)
         elif len(self.tried) < len(self.variant.targets):
             queue.join(self, first=waited)
         else:
             raise failures.no_response(self.route.endpoint)
+
+    def reach(self, target: Target) -> Dial | None:
+        """Asks for a connection to `target`; `upstream_ready` brings it."""
+        return reach(self.client.door.loop, target, self)
 
     def go_on(self) -> None:
         """The queue's turn has come to this request, or its variant's replicas have changed."""

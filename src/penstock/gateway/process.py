@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import uvloop
 
 from penstock.config import Settings, socket_address
+from penstock.gateway.bidi import alpn
 from penstock.gateway.connection import ClientConnection
 from penstock.gateway.dispatch import open_exchange
 from penstock.gateway.door import Door
@@ -54,11 +55,11 @@ def die_with_parent() -> None:
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """TLS 1.2 and up, HTTP/1.1, with the certificate of `Paths.server_certificate`. Raises OSError (ssl.SSLError is one)."""
+    """TLS 1.2 and up, with the certificate of `Paths.server_certificate`. Raises OSError (ssl.SSLError is one)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(settings.paths.server_certificate, settings.paths.server_key)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(alpn.offered())
     return context
 
 
@@ -119,12 +120,15 @@ async def _listen(
     def plain() -> ClientConnection:
         return ClientConnection(door, open_exchange)
 
+    def negotiated() -> asyncio.Protocol:
+        return alpn.Negotiated(door, open_exchange) if alpn.AVAILABLE else plain()
+
     def proxied() -> ProxyConnection:
         return ProxyConnection(door, open_exchange, context)
 
     servers = [
         await loop.create_server(
-            plain,
+            negotiated,
             sock=listeners.https,
             ssl=context,
             ssl_handshake_timeout=timeout,

@@ -13,6 +13,7 @@ from math import inf
 from typing import cast
 
 from penstock.gateway import answers
+from penstock.gateway.bidi import alpn
 from penstock.gateway.connection import ClientConnection, Opener
 from penstock.gateway.door import Door
 from penstock.gateway.head import BadRequest, split_authority
@@ -29,6 +30,8 @@ TUNNEL_IDLE_S = 600.0
 """How long a tunnel may carry nothing in either direction."""
 TUNNEL_BUFFER = 256 * 1024
 _EARLY_MAX = 256 * 1024
+SERVED_PORTS = (443, 8443)
+"""Of AWS's hosts; the second has the bidirectional call."""
 
 
 class ProxyConnection(ClientConnection):
@@ -69,7 +72,7 @@ class ProxyConnection(ClientConnection):
             self._refuse(BadRequest(400, "CONNECT takes a host and a port."))
         elif rest:
             self._refuse(BadRequest(400, "A tunnel's bytes come after the proxy's answer."))
-        elif is_served(target[0]) and target[1] == 443:
+        elif is_served(target[0]) and target[1] in SERVED_PORTS:
             self._task = self.door.loop.create_task(self._secure())
         elif not self._from_here():
             self._refuse(BadRequest(403, "Hosts other than AWS's are tunnelled for programs on this machine alone."))
@@ -104,7 +107,7 @@ class ProxyConnection(ClientConnection):
             self.transport.abort()
             return
         if secured is not None and not early.lost:
-            early.hand_over(secured, ClientConnection(door, self.opener))
+            early.hand_over(secured, alpn.speaker(door, self.opener, secured))
 
     async def _tunnel(self, host: str, port: int) -> None:
         door = self.door
@@ -138,7 +141,7 @@ class _Early(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
 
-    def hand_over(self, transport: asyncio.Transport, client: ClientConnection) -> None:
+    def hand_over(self, transport: asyncio.Transport, client: asyncio.Protocol) -> None:
         transport.set_protocol(client)
         client.connection_made(transport)
         if self._data:

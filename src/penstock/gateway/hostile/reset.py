@@ -34,17 +34,24 @@ class Reset:
         if self._on_its_way() and self._loop.time() < self._until:
             self._loop.call_later(LOOK_S, self._look)
             return
-        with self._socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if self._own():
+            with self._socket() as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
     def _on_its_way(self) -> bool:
         if self._transport.get_write_buffer_size():
             return True
+        if not self._own():
+            return False
         with self._socket() as sock:
             # Bytes that the client's machine has not acknowledged, those among them that its full window keeps here.
             queued = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
         return int.from_bytes(queued, sys.byteorder) > 0
+
+    def _own(self) -> bool:
+        """Whether the transport has a socket of its own. A stream of HTTP/2 has none: it is reset by its transport's `abort`."""
+        return self._transport.get_extra_info("socket") is not None
 
     def _socket(self) -> socket.socket:
         """A second handle on the transport's socket, whose options are the socket's own."""

@@ -45,6 +45,8 @@ class _Parser:
         self._parser = httptools.HttpRequestParser(self)
         self.whole: deque[Request] = deque()
         self.expects_continue = False
+        self.rest: bytes | None = None
+        """What followed a request that asked for another protocol; None where none has."""
         self._begin()
 
     def _begin(self) -> None:
@@ -56,6 +58,8 @@ class _Parser:
     def feed(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             raise BadRequest(str(error)) from error
 
@@ -147,10 +151,16 @@ class Answer:
 
 Handler = Callable[[Request, Answer], Awaitable[None]]
 Left = Callable[[Request, Answer], None]
+Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter, Request, bytes], Awaitable[None]]
+"""Takes a connection over whose request asks for a WebSocket; the bytes are what followed it."""
 
 
 async def serve_connection(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler, left: Left
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    handler: Handler,
+    left: Left,
+    converse: Converse | None = None,
 ) -> None:
     """Answer a connection's requests one after another; `left` is told when the client goes before its answer is whole."""
     # With the mark at nought `drain` returns only when the kernel has everything, so close and reset lose nothing before them.
@@ -166,6 +176,9 @@ async def serve_connection(
                     parser.expects_continue = False
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request = parser.whole.popleft()
+            if converse and parser.rest is not None and request.headers.get("upgrade", "").lower() == "websocket":
+                await converse(reader, writer, request, parser.rest)
+                return
             answer = Answer(writer)
             if not await _answer(reader, parser, handler(request, answer)):
                 left(request, answer)

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +37,7 @@ from penstock.servers.scripted.script import (
 )
 
 DRAIN_S = 25.0
+_WEBSOCKETS = find_spec("wsproto") is not None
 
 SESSION = "x-amzn-sagemaker-session-id"
 _NEW_SESSION = {"documentation": "X-Amzn-SageMaker-Session-Id", "library": "X-Amzn-SageMaker-New-Session-Id"}
@@ -107,6 +109,14 @@ class Server:
             await self._invoke(request, answer)
         else:
             await answer.whole(404, _JSON, b'{"message":"Not Found"}')
+
+    async def converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request, rest: bytes
+    ) -> None:
+        """Answer each message of a WebSocket."""
+        from penstock.servers.scripted.websocket import serve_websocket
+
+        await serve_websocket(reader, writer, request, rest, self._invoke)
 
     async def _ping(self, answer: Answer) -> None:
         ping, die = self._script.ping, self._script.die
@@ -224,7 +234,8 @@ class Server:
         connections: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = loop.create_task(serve_connection(reader, writer, self.handle, self.left))
+            converse = self.converse if _WEBSOCKETS else None
+            task = loop.create_task(serve_connection(reader, writer, self.handle, self.left, converse))
             connections.add(task)
             task.add_done_callback(connections.discard)
 

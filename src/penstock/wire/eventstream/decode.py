@@ -36,9 +36,13 @@ class Message:
 
 
 class Decoder:
-    """Turns fed bytes into messages. After a FrameError the decoder is spent: each further `feed` raises it again."""
+    """Turns fed bytes into messages. After a FrameError the decoder is spent: each further `feed` raises it again.
 
-    def __init__(self) -> None:
+    `longest` bounds one whole message, and with it what the decoder holds.
+    """
+
+    def __init__(self, longest: int = MAX_MESSAGE) -> None:
+        self._longest = longest
         self._buffer = bytearray()
         self._error: FrameError | None = None
 
@@ -72,7 +76,7 @@ class Decoder:
         total, headers_length, prelude_crc = _PRELUDE.unpack_from(buffer)
         if crc32(buffer[:8]) != prelude_crc:
             raise FrameError("prelude checksum mismatch")
-        if total > MAX_MESSAGE or headers_length > MAX_HEADERS or total < headers_length + 16:
+        if total > self._longest or headers_length > MAX_HEADERS or total < headers_length + 16:
             raise FrameError(f"impossible lengths: message {total}, headers {headers_length}")
         if len(buffer) < total:
             return None

@@ -33,7 +33,7 @@ async def serving(script: dict[str, Any] | list[Any]) -> AsyncIterator[tuple[int
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        await serve_connection(reader, writer, server.handle, server.left)
+        await serve_connection(reader, writer, server.handle, server.left, server.converse)
         tasks.discard(task)
 
     listening = await asyncio.start_server(connected, "127.0.0.1", 0)
