@@ -150,14 +150,17 @@ class ClientConnection(asyncio.Protocol):
         if not self._unproductive and not self._queue:
             self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
         self._unproductive += len(data)
+        upgraded_at = -1
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgraded(data[upgrade.args[0] :])
+            upgraded_at = upgrade.args[0]
         except httptools.HttpParserCallbackError as error:
             self._refuse_cause(error)
         except httptools.HttpParserError as error:
             self._refuse(BadRequest(400, f"This is not HTTP/1.1: {error}."))
+        if upgraded_at >= 0:  # not in the handler: an error's context tells us what it is
+            self._upgraded(data[upgraded_at:])
         if self._unproductive > self.door.limits.header_bytes and not self._closing:
             self._refuse(BadRequest(431, "The request's head, or what stands between pieces of its body, is too long."))
 
