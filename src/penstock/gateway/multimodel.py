@@ -1,0 +1,211 @@
+"""InvokeEndpoint with TargetModel: to a replica that has the model loaded, else to one that control has it loaded on.
+
+Owns that choice, the wait for a load, and the second try where a container has lost a model. It must never load anything itself.
+AWS's pages: "Invoke a Multi-Model Endpoint", "Custom Containers Contract for Multi-Model Endpoints".
+"""
+
+from __future__ import annotations
+
+from penstock.errors import AwsError
+from penstock.gateway import failures
+from penstock.gateway.headers import TARGET_MODEL
+from penstock.gateway.hostile_invocations import HostileUnary
+from penstock.gateway.modelloads import forget, holder, note
+from penstock.gateway.sessions import NEW
+from penstock.gateway.trace import instant
+from penstock.gateway.unary import UnaryInvocation
+from penstock.gateway.upstream import Failure, Target, reach
+from penstock.modelcalls import ModelAnswer, ModelWanted, model_name
+
+DOUBTS = 3
+"""How often a container's 404 is looked into for one request."""
+LOOK_AGAIN_S = 0.05
+"""Control knows a replica a moment before the table does that comes with it."""
+
+
+class ModelInvocation(UnaryInvocation):
+    """`POST /endpoints/{EndpointName}/invocations` with `X-Amzn-SageMaker-Target-Model`."""
+
+    __slots__ = ("_asked_at", "_doubts", "_held", "_lease", "_waits", "model", "name", "request_line")
+
+    def _check_targets(self) -> None:
+        assert self.variant is not None
+        if self.variant.special != "MultiModel":
+            raise failures.target_model_not_supported(self.endpoint_name)
+        self._check_other_targets()
+        self.model = _text(self.head.headers[TARGET_MODEL])
+        if not self.model.strip() or ".." in self.model.split("/"):
+            raise failures.invalid(f"Value '{self.model}' at 'targetModel' is not the path of a model.")
+        self.name = model_name(self.model)
+        self.request_line = f"POST /models/{self.name}/invoke HTTP/1.1\r\nHost: ".encode()
+        self._held: list[bytes] = []
+        self._doubts = 0
+        self._lease = ""
+        self._waits = False
+        self._asked_at = 0.0
+
+    def _dispatch(self, *, waited: bool = False) -> None:
+        assert self.variant is not None
+        target = holder(self.variant.targets, self.name, self.tried)
+        if target is None:
+            self._ask()
+            return
+        if not self._asked_at:
+            self.client.door.measures.count(self.trace, "ModelCacheHit")
+        self._send(target)
+
+    def _send(self, target: Target) -> None:
+        door = self.client.door
+        door.models.use(target, self.name)
+        self._take(target)
+        self._dial = reach(door.loop, target, self)
+
+    # --- control
+
+    def _ask(self, doubted: str = "") -> None:
+        assert self.route is not None
+        assert self.variant is not None
+        endpoint, sticky = self.route.endpoint, bool(self.session) and self.session != NEW
+        wanted = ModelWanted(
+            endpoint.account,
+            endpoint.region,
+            endpoint.name,
+            self.variant.variant.name,
+            self.model,
+            only=self.variant.targets[0].name if sticky else "",
+            tried=tuple(target.name for target in self.tried),
+            doubted=doubted,
+        )
+        self._asked_at = self._asked_at or instant()
+        self.client.door.models.want(wanted, self)
+        self._waits = True
+
+    def model_answered(self, answer: ModelAnswer | AwsError) -> None:
+        """What control says, once."""
+        self._waits = False
+        try:
+            if isinstance(answer, AwsError):
+                raise answer
+            self._go_by(answer)
+        except AwsError as error:
+            self._refuse(error)
+
+    def _go_by(self, answer: ModelAnswer) -> None:
+        """Raises AwsError where there is no such model to be had."""
+        assert self.route is not None
+        endpoint = self.route.endpoint
+        match answer.outcome:
+            case "loaded":
+                self._loaded(answer)
+            case "there":
+                raise self._container_error(b"".join(self._error_body))
+            case "refused":
+                raise failures.model_data_refused(answer.text)
+            case "dependency":
+                raise failures.dependency(answer.text)
+            case "container":
+                raise failures.from_container(endpoint, self.container, answer.status, answer.text.encode() or None)
+            case "unreachable":
+                raise failures.no_response(endpoint)
+            case "late":
+                raise failures.model_not_ready()
+
+    def _loaded(self, answer: ModelAnswer) -> None:
+        assert self.route is not None
+        door, endpoint = self.client.door, self.route.endpoint
+        if not answer.cached:
+            self._lease = answer.replica
+        now = door.routes.route(endpoint.account, endpoint.region, endpoint.name)
+        if now is None:
+            self._let_go()
+            raise failures.no_such_endpoint(endpoint.name, endpoint.account)
+        self.route, found = now, now.holder(answer.replica, answer.epoch)
+        if found is None:
+            self._let_go()
+            door.loop.call_later(LOOK_AGAIN_S, self._look)
+            return
+        if self._asked_at:
+            door.measures.time(self.trace, "ModelLoadingWaitTime", instant() - self._asked_at)
+        if answer.cached:
+            note(found[1], self.name)
+        if self._held:
+            self._body, self._held = self._held, []
+            self._error_body = []
+            self._status, self._resent = 0, False
+        self._send(found[1])
+
+    def _look(self) -> None:
+        if self.left:
+            return
+        try:
+            self._ask()
+        except AwsError as error:
+            self._refuse(error)
+
+    # --- the container
+
+    def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None:
+        body = self._body
+        super().upstream_head(status, headers, raw)
+        if status == 404:
+            self._held = body
+
+    def upstream_end(self) -> None:
+        """A 404 may mean that the model is not loaded after all. Control looks into that."""
+        if self._status != 404:
+            super().upstream_end()
+            return
+        target = self.target
+        assert target is not None
+        self.upstream = None
+        self._doubts += 1
+        forget(target, self.name)
+        self._take(None)
+        try:
+            if self._doubts > DOUBTS:
+                raise failures.model_not_ready()  # loaded again and again, and lost each time before we came
+            self._ask(doubted=target.name)
+        except AwsError as error:
+            self._refuse(error)
+
+    def upstream_failed(self, failure: Failure) -> None:
+        if failure is not Failure.UNTOUCHED and self.target is not None:
+            forget(self.target, self.name)
+        super().upstream_failed(failure)
+
+    # --- the end
+
+    def _take(self, target: Target | None) -> None:
+        if target is None:
+            self._let_go()
+        super()._take(target)
+
+    def _let_go(self) -> None:
+        if self._lease:
+            replica, self._lease = self._lease, ""
+            self.client.door.models.ended(replica, self.name)
+
+    def _give_back(self) -> None:
+        if self._waits:
+            self._waits = False
+            self.client.door.models.leave(self)
+        super()._give_back()
+
+    def expired(self) -> None:
+        if self.target is None:
+            self._give_back()
+            self._refuse(failures.model_not_ready())
+        else:
+            super().expired()
+
+
+def _text(header: str) -> str:
+    """A header's value is read as Latin-1; S3's keys are UTF-8."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header
+
+
+class HostileModel(HostileUnary, ModelInvocation):
+    """The same under a fault plan."""
