@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from penstock.servers.scripted.http import BODY_BYTES, Request, serve_connection
+from penstock.servers.scripted.player import Refused, SessionStore
 from penstock.servers.scripted.script import Sessions, parse_script
-from penstock.servers.scripted.server import Refused, Server, SessionStore
+from penstock.servers.scripted.server import Server
 from tests.waiting import until_async
 
 
