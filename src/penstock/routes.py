@@ -161,7 +161,7 @@ class ModelUse:
 class GatewayEvent:
     """What a gateway worker tells control. `ready`: it serves on `ports`; `unreachable`: a replica refused or dropped a connection.
 
-    `measured`: about once a second, what has been counted since; `models`: likewise, which models of multi-model variants were used.
+    `measured`: about once a second, what has been counted since; `models`: which models of multi-model variants were used, as they are.
     """
 
     kind: Literal["ready", "unreachable", "measured", "models"]

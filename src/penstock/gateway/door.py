@@ -68,7 +68,7 @@ class Door:
         self.rng = rng or Random()  # noqa: S311  # chooses replicas and names requests, guards nothing
         self.access_log = AccessLog(place(settings.access_log, settings.paths.logs))
         self.measures = Measures(worker)
-        self.models = ModelLoads(loop, control)
+        self.models = ModelLoads(loop, control, notify, worker)
         self._told = 0.0
         self._id_head = ""
         self._ids = 0
@@ -101,7 +101,6 @@ class Door:
     def tell(self) -> None:
         """Sends what was measured to control, and lines of the access log to their file."""
         self.measures.tell(self.notify, self.access_log.dropped)
-        self.models.tell(self.notify, self.worker)
         self.access_log.flush(self.loop)
 
     def arrived(self, client: Swept) -> None:

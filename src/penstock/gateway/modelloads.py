@@ -30,6 +30,8 @@ MAX_CALLS = 128
 MAX_WAITING = 1024
 """Requests that wait for one model."""
 MAX_ANSWER = 1024 * 1024
+TELL_S = 0.05
+"""How often control hears of uses at the most."""
 
 Held = tuple[str, str]
 """A replica and the name of a model on it."""
@@ -62,10 +64,17 @@ class _News:
 
 
 class ModelLoads:
-    """One worker's. `control` is where the control process listens."""
+    """One worker's. `control` is where the control process listens; `notify` sends it an event."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, control: Target) -> None:
-        self._loop, self._control = loop, control
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        control: Target,
+        notify: Callable[[GatewayEvent], None],
+        worker: int,
+    ) -> None:
+        self._loop, self._control, self._notify, self._worker = loop, control, notify, worker
+        self._telling: asyncio.TimerHandle | None = None
         self._calls: dict[ModelWanted, _Call] = {}
         self._leases: dict[Held, _Lease] = {}
         self._news = _News()
@@ -115,6 +124,7 @@ class ModelLoads:
     def use(self, target: Target, name: str) -> None:
         """A request for that model goes to `target` now."""
         self._news.used[target.name, name] = self._loop.time()
+        self._tell_soon()
 
     def ended(self, replica: str, name: str) -> None:
         """A request that was told that the model is loaded there, and not cached, needs it no more."""
@@ -128,11 +138,16 @@ class ModelLoads:
     def _give_up(self, held: Held, lease: _Lease) -> None:
         del self._leases[held]
         self._news.ended[held] = self._news.ended.get(held, 0) + lease.asked
+        self._tell_soon()
 
-    def tell(self, notify: Callable[[GatewayEvent], None], worker: int) -> None:
-        """Tells control what has been used since it was last told."""
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            self._telling = self._loop.call_later(TELL_S, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
         if news := self._take_news():
-            notify(GatewayEvent("models", worker, used=news))
+            self._notify(GatewayEvent("models", self._worker, used=news))
 
     def _take_news(self) -> tuple[ModelUse, ...]:
         news, now = self._news, self._loop.time()
