@@ -61,7 +61,7 @@ replicas = Table(
     Column("epoch", Integer, nullable=False),
     Column("instance_id", String(32), nullable=False),
     Column("boot", String(32), nullable=False),
-    Column("container", String(63), nullable=False, server_default=""),  # empty where a variant has one alone
+    Column("container", String(63)),  # of a variant with several
 )
 
 fault_plans = Table(

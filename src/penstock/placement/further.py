@@ -19,26 +19,33 @@ _MODEL = "model"
 
 
 class FurtherModels:
-    """Those of one replica, below `directory`, which is made with the first. `staging` runs what blocks."""
+    """Those of one replica, below `directory`, which is made with the first. `staging` runs what takes long, `chores` what does not."""
 
-    def __init__(self, directory: Path, reader: ObjectReader, staging: Executor) -> None:
-        self._directory, self._reader, self._staging = directory, reader, staging
+    def __init__(self, directory: Path, reader: ObjectReader, staging: Executor, chores: Executor) -> None:
+        self._directory, self._reader, self._staging, self._chores = directory, reader, staging, chores
         self._closed = threading.Event()
         self._working: set[asyncio.Future[None]] = set()
 
     async def add(self, name: str, data: ModelData) -> str:
-        """The model's directory, once it is there. Raises ArtifactError, KeyError after `close`. Cancelled, it leaves nothing behind."""
+        """The model's directory, once it is there. Raises ArtifactError, KeyError after `close`.
+
+        Cancelled, it leaves nothing behind, and returns when that is so.
+        """
         cancelled = threading.Event()
+        filling = self._begin(
+            self._staging, lambda: self._fill(name, data, lambda: cancelled.is_set() or self._closed.is_set())
+        )
         try:
-            await self._work(lambda: self._fill(name, data, lambda: cancelled.is_set() or self._closed.is_set()))
+            await asyncio.shield(filling)
         except Cancelled:
             raise KeyError(name) from None
         finally:
             cancelled.set()
+            await asyncio.wait({filling})
         return str(self._directory / name / _MODEL)
 
     async def remove(self, name: str) -> None:
-        await self._work(lambda: remove(self._directory / name))
+        await asyncio.shield(self._begin(self._chores, lambda: remove(self._directory / name)))
 
     async def close(self) -> None:
         """No more come, and none is in the making when this returns: the replica's directory is about to go."""
@@ -48,12 +55,11 @@ class FurtherModels:
 
     def _fill(self, name: str, data: ModelData, cancelled: Callable[[], bool]) -> None:
         own = self._directory / name
-        if (own / _MODEL).is_dir():
-            return
         if cancelled():
             raise Cancelled
+        if (own / _MODEL).is_dir():
+            return
         fresh = own / f"{_MODEL}.part"
-        remove(own)
         try:
             fresh.mkdir(parents=True, mode=0o700)
         except OSError as error:
@@ -67,11 +73,11 @@ class FurtherModels:
             remove(own)
             raise
 
-    async def _work(self, work: Callable[[], None]) -> None:
-        future = asyncio.get_running_loop().run_in_executor(self._staging, work)
+    def _begin(self, executor: Executor, work: Callable[[], None]) -> asyncio.Future[None]:
+        future = asyncio.get_running_loop().run_in_executor(executor, work)
         self._working.add(future)
         future.add_done_callback(self._done)
-        await asyncio.shield(future)
+        return future
 
     def _done(self, future: asyncio.Future[None]) -> None:
         self._working.discard(future)

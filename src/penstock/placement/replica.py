@@ -71,7 +71,8 @@ class Replica:
         self._around = surroundings
         self._changed = changed
         self._directory = surroundings.replicas / spec.id
-        self.further = FurtherModels(models_directory(self._directory), surroundings.reader, surroundings.staging)
+        models = models_directory(self._directory)
+        self.further = FurtherModels(models, surroundings.reader, surroundings.staging, surroundings.chores)
         group = group_of_component(spec.component) if spec.component else spec.endpoint
         self._sink = LogSink(stream_directory(surroundings.logs, spec.account, spec.region, group, _stream(spec)))
         self._logged = asyncio.Event()
@@ -238,6 +239,8 @@ class Replica:
 
 def _stream(spec: ReplicaSpec) -> str:
     """As AWS names it: "Log groups and streams that Amazon SageMaker AI logs"."""
+    if "/" in spec.instance_id:
+        raise ValueError(f"not an instance's id: {spec.instance_id!r}")
     instance = f"{spec.variant}/{spec.instance_id}"
     return f"{instance}/{spec.container}" if spec.several else instance
 

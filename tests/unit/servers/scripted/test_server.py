@@ -23,11 +23,13 @@ from tests.waiting import until_async
 
 
 @asynccontextmanager
-async def serving(script: dict[str, Any] | list[Any]) -> AsyncIterator[tuple[int, list[int]]]:
+async def serving(
+    script: dict[str, Any] | list[Any], *, multi_model: bool = False
+) -> AsyncIterator[tuple[int, list[int]]]:
     """The port of a server of `script` (a list is its steps), and the statuses with which it would have exited."""
     exits: list[int] = []
     text = json.dumps({"steps": script} if isinstance(script, list) else script)
-    server = Server(parse_script(text), leave=exits.append)
+    server = Server(parse_script(text), multi_model=multi_model, leave=exits.append)
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -12,4 +12,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("replicas", sa.Column("container", sa.String(63), nullable=False, server_default=""))
+    op.add_column("replicas", sa.Column("container", sa.String(63)))
