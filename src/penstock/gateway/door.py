@@ -68,7 +68,7 @@ class Door:
         self.rng = rng or Random()  # noqa: S311  # chooses replicas and names requests, guards nothing
         self.access_log = AccessLog(place(settings.access_log, settings.paths.logs))
         self.measures = Measures(worker)
-        self.models = ModelLoads(loop, control, notify, worker)
+        self.models = ModelLoads(loop, control, notify, worker, settings.workers)
         self._told = 0.0
         self._id_head = ""
         self._ids = 0

@@ -25,8 +25,8 @@ from penstock.routes import HEADER_INTERNAL, GatewayEvent, ModelUse
 
 log = logging.getLogger("penstock.gateway")
 
-MAX_CALLS = 128
-"""Calls to control at a time: it must have connections left for everybody else."""
+MAX_CALLS = 256
+"""Calls to control at a time, of all workers together: it must have connections left for everybody else."""
 MAX_WAITING = 1024
 """Requests that wait for one model."""
 MAX_ANSWER = 1024 * 1024
@@ -72,8 +72,10 @@ class ModelLoads:
         control: Target,
         notify: Callable[[GatewayEvent], None],
         worker: int,
+        workers: int = 1,
     ) -> None:
         self._loop, self._control, self._notify, self._worker = loop, control, notify, worker
+        self._most = max(1, MAX_CALLS // max(1, workers))
         self._telling: asyncio.TimerHandle | None = None
         self._calls: dict[ModelWanted, _Call] = {}
         self._leases: dict[Held, _Lease] = {}
@@ -85,7 +87,7 @@ class ModelLoads:
         """Has `waiter` told what control answers. Raises AwsError (ModelNotReadyException) where too many wait already."""
         call = self._calls.get(wanted)
         if call is None:
-            if len(self._calls) >= MAX_CALLS:
+            if len(self._calls) >= self._most:
                 raise failures.model_not_ready()
             call = self._calls[wanted] = _Call({waiter: None})
             call.leg = Leg(

@@ -239,8 +239,8 @@ class Replica:
 
 def _stream(spec: ReplicaSpec) -> str:
     """As AWS names it: "Log groups and streams that Amazon SageMaker AI logs"."""
-    if "/" in spec.instance_id:
-        raise ValueError(f"not an instance's id: {spec.instance_id!r}")
+    if "/" in spec.variant + spec.instance_id:
+        raise ValueError(f"not a variant and an instance: {spec.variant!r}, {spec.instance_id!r}")
     instance = f"{spec.variant}/{spec.instance_id}"
     return f"{instance}/{spec.container}" if spec.several else instance
 
