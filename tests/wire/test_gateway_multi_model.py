@@ -270,6 +270,42 @@ def test_a_replica_that_the_table_does_not_know_yet(house: House) -> None:
     assert len(new.requests) == 1
 
 
+def test_a_busy_model_gets_another_replica(house: House) -> None:
+    gate = asyncio.Event()
+
+    async def slow(request: Seen, wire: Wire) -> None:
+        await gate.wait()
+        await wire.answer(b"slow")
+
+    first, second = replica(house, slow), replica(house)
+
+    async def say(wanted: ModelWanted) -> ModelAnswer:
+        return await at(second if first.replica.id in wanted.tried else first)(wanted)
+
+    loads = Loads(house, say)
+    publish(house, first, second)
+    with ThreadPoolExecutor(8) as threads:
+        waiting = [threads.submit(ask, house)]
+        until(lambda: first.requests, what="the first has the model")
+        waiting += [threads.submit(ask, house) for _ in range(7)]
+        until(lambda: len(first.requests) == 8, what="it is busy")
+        assert len(loads.asked) == 1
+
+        async def open_gate() -> None:
+            gate.set()
+
+        ninth = ThreadPoolExecutor(1)
+        last = ninth.submit(ask, house)
+        until(lambda: len(loads.asked) == 2, what="control is asked for another")
+        assert loads.asked[1].tried == (first.replica.id,)
+        until(lambda: ask(house) and second.requests, what="the other one has it too")
+        house.run(open_gate())
+        assert last.result() == b"slow"
+        ninth.shutdown()
+        assert {one.result() for one in waiting} == {b"slow"}
+    assert len(loads.asked) == 2
+
+
 def test_uncached_each_use_is_told_to_be_over(house: House) -> None:
     scripted = replica(house)
     loads = Loads(house, at(scripted, cached=False))

@@ -30,6 +30,9 @@ MAX_CALLS = 256
 MAX_WAITING = 1024
 """Requests that wait for one model."""
 MAX_ANSWER = 1024 * 1024
+SPREAD_S = 10.0
+"""How long no further copy of a model is asked for."""
+MAX_SPREAD = 1024
 TELL_S = 0.05
 """How often control hears of uses at the most."""
 
@@ -80,6 +83,7 @@ class ModelLoads:
         self._calls: dict[ModelWanted, _Call] = {}
         self._leases: dict[Held, _Lease] = {}
         self._news = _News()
+        self._spread: dict[ModelWanted, float] = {}
 
     # --- asking
 
@@ -97,6 +101,17 @@ class ModelLoads:
             raise failures.model_not_ready()
         else:
             call.waiting[waiter] = None
+
+    def spread(self, wanted: ModelWanted, waiter: Waiter) -> None:
+        """Likewise, for requests to come: nothing where that was asked a moment ago, or there is no room to ask."""
+        now = self._loop.time()
+        if self._spread.get(wanted, 0.0) > now or len(self._calls) >= self._most // 2:
+            return
+        if len(self._spread) >= MAX_SPREAD:
+            self._spread.clear()
+        self._spread[wanted] = now + SPREAD_S
+        if wanted not in self._calls:
+            self.want(wanted, waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """It waits no longer. The load goes on: the next request finds it done."""

@@ -6,17 +6,23 @@ AWS's pages: "Invoke a Multi-Model Endpoint", "Custom Containers Contract for Mu
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from penstock.errors import AwsError
 from penstock.gateway import failures
 from penstock.gateway.headers import TARGET_MODEL
 from penstock.gateway.hostile_invocations import HostileUnary
 from penstock.gateway.modelloads import forget, holder, note
+from penstock.gateway.routing import Routes
 from penstock.gateway.sessions import NEW
 from penstock.gateway.trace import instant
 from penstock.gateway.unary import UnaryInvocation
 from penstock.gateway.upstream import Failure, Target, reach
 from penstock.modelcalls import ModelAnswer, ModelWanted, model_name
+from penstock.routes import Endpoint
 
+BUSY = 8
+"""Requests in flight on each replica that has a model, at which one more replica is to load it."""
 DOUBTS = 3
 """How often a container's 404 is looked into for one request."""
 LOOK_AGAIN_S = 0.05
@@ -52,6 +58,8 @@ class ModelInvocation(UnaryInvocation):
             return
         if not self._asked_at:
             self.client.door.measures.count(self.trace, "ModelCacheHit")
+        if target.outstanding >= BUSY:  # it is the least busy one
+            self._spread()
         self._send(target)
 
     def _send(self, target: Target) -> None:
@@ -63,22 +71,33 @@ class ModelInvocation(UnaryInvocation):
     # --- control
 
     def _ask(self, doubted: str = "") -> None:
+        self._asked_at = self._asked_at or instant()
+        self.client.door.models.want(self._wanted(self.tried, doubted), self)
+        self._waits = True
+
+    def _wanted(self, tried: Collection[Target], doubted: str = "") -> ModelWanted:
         assert self.route is not None
         assert self.variant is not None
         endpoint, sticky = self.route.endpoint, bool(self.session) and self.session != NEW
-        wanted = ModelWanted(
+        return ModelWanted(
             endpoint.account,
             endpoint.region,
             endpoint.name,
             self.variant.variant.name,
             self.model,
             only=self.variant.targets[0].name if sticky else "",
-            tried=tuple(target.name for target in self.tried),
+            tried=tuple(target.name for target in tried),
             doubted=doubted,
         )
-        self._asked_at = self._asked_at or instant()
-        self.client.door.models.want(wanted, self)
-        self._waits = True
+
+    def _spread(self) -> None:
+        """One more replica is to have the model, if there is one, for the requests to come."""
+        assert self.route is not None
+        assert self.variant is not None
+        having = [target for target in self.variant.targets if self.name in target.models]
+        if len(having) < len(self.variant.targets):
+            door, endpoint = self.client.door, self.route.endpoint
+            door.models.spread(self._wanted(having), _Spread(door.routes, endpoint, self.name))
 
     def model_answered(self, answer: ModelAnswer | AwsError) -> None:
         """What control says, once."""
@@ -197,6 +216,21 @@ class ModelInvocation(UnaryInvocation):
             self._refuse(failures.model_not_ready())
         else:
             super().expired()
+
+
+class _Spread:
+    """Who waits for a further copy: nobody but the next request."""
+
+    def __init__(self, routes: Routes, endpoint: Endpoint, name: str) -> None:
+        self._routes, self._endpoint, self._name = routes, endpoint, name
+
+    def model_answered(self, answer: ModelAnswer | AwsError) -> None:
+        endpoint = self._endpoint
+        route = self._routes.route(endpoint.account, endpoint.region, endpoint.name)
+        if route is None or isinstance(answer, AwsError) or answer.outcome != "loaded":
+            return
+        if (found := route.holder(answer.replica, answer.epoch)) is not None:
+            note(found[1], self._name)
 
 
 def _text(header: str) -> str:

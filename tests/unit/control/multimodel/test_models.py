@@ -12,6 +12,8 @@ import pytest
 
 from penstock.control.multimodel.models import Models
 from penstock.modelcalls import ModelAnswer, ModelWanted, model_name
+from penstock.placement.artifacts import ArtifactError, NotStored, NotThere
+from penstock.placement.base import ModelData
 from penstock.placement.null import NullPlacement
 from penstock.routes import Endpoint, ModelUse, MultiModel, Replica, RoutingTable, Variant
 from tests.replicas import spec
@@ -284,3 +286,29 @@ async def test_an_answer_that_is_none(answer: bytes) -> None:
             2, (replace(endpoint, variants=(replace(endpoint.variants[0], replicas=(broken,)),)),)
         )
         assert (await s.want("a")).outcome == "unreachable"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "words"),
+    [
+        (NotStored("No space left on device."), "dependency", "No space left"),
+        (NotThere("gone"), "refused", "(bucket: b, key: p/a)"),
+        (ArtifactError("no archive"), "refused", "no archive"),
+        (RuntimeError("a surprise"), "dependency", "unknown error"),
+        (KeyError("r"), "unreachable", ""),
+    ],
+)
+async def test_an_artifact_that_can_not_be_had(error: Exception, outcome: str, words: str) -> None:
+    container = Container()
+    async with stage(container) as s:
+
+        async def fail(replica_id: str, name: str, data: ModelData) -> str:
+            raise error
+
+        s.placement.add_model = fail  # type: ignore[method-assign]
+        answer = await s.want("a")
+        assert answer.outcome == outcome
+        assert words in answer.text
+        assert [method for method, _ in container.asked] == ["DELETE"], "the container was asked to load nothing"
+        del s.placement.add_model
+        assert (await s.want("a")).outcome == "loaded"
