@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from penstock.modelcalls import PATH, ModelAnswer, ModelWanted, decode_wanted, encode, model_name
 from penstock.routes import MultiModel, Variant
 from tests.waiting import until
-from tests.wire.gateway_fixture import House, Scripted, Seen, Wire, answering
+from tests.wire.gateway_fixture import KEY, REGION, House, Scripted, Seen, Wire, answering
 
 Answers = Callable[[ModelWanted], Awaitable[ModelAnswer]]
 
@@ -132,6 +136,26 @@ def test_a_client_that_leaves_while_it_waits(house: House) -> None:
     assert ask(house)
     assert len(scripted.requests) == 1, "nobody was sent for the one that left"
     assert len(loads.asked) <= 2
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body(house: House) -> None:
+    scripted = replica(house)
+    Loads(house, at(scripted))
+    publish(house, scripted)
+    for _ in range(5):
+        url = f"{house.url()}/endpoints/ep/invocations"
+        request = AWSRequest("POST", url, data=b"x" * 100, headers={"X-Amzn-SageMaker-Target-Model": "m.tar.gz"})
+        SigV4Auth(Credentials(KEY.id, KEY.secret), "sagemaker", REGION).add_auth(request)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        with socket.create_connection(("127.0.0.1", house.ports["http"])) as client:
+            host = f"localhost:{house.ports['http']}"
+            head = f"POST /endpoints/ep/invocations HTTP/1.1\r\nHost: {host}\r\n{lines}Content-Length: 100\r\n\r\n"
+            client.sendall(head.encode() + b"x" * 10)
+    assert ask(house)
+    with pytest.raises(ClientError, match="not found"):
+        house.client("sagemaker-runtime").invoke_endpoint(EndpointName="none", Body=b"", TargetModel="m")
+    assert "Traceback" not in house.log()
+    assert len(scripted.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from collections.abc import Collection
 
 from penstock.errors import AwsError
 from penstock.gateway import failures
+from penstock.gateway.authenticate import Admission
+from penstock.gateway.exchange import Client
+from penstock.gateway.head import Head
 from penstock.gateway.headers import TARGET_MODEL
 from penstock.gateway.hostile_invocations import HostileUnary
 from penstock.gateway.modelloads import forget, holder, note
@@ -34,6 +37,16 @@ class ModelInvocation(UnaryInvocation):
 
     __slots__ = ("_asked_at", "_doubts", "_held", "_lease", "_waits", "model", "name", "request_line")
 
+    def __init__(self, client: Client, head: Head, request_id: str, admission: Admission, endpoint_name: str) -> None:
+        super().__init__(client, head, request_id, admission, endpoint_name)
+        self._asked_at = 0.0
+        self._doubts = 0
+        self._held: list[bytes] = []
+        """The request, for as long as it may have to be sent again."""
+        self._lease = ""
+        """The replica that keeps the model for this request alone."""
+        self._waits = False
+
     def _check_targets(self) -> None:
         assert self.variant is not None
         if self.variant.special != "MultiModel":
@@ -44,11 +57,6 @@ class ModelInvocation(UnaryInvocation):
             raise failures.invalid(f"Value '{self.model}' at 'targetModel' is not the path of a model.")
         self.name = model_name(self.model)
         self.request_line = f"POST /models/{self.name}/invoke HTTP/1.1\r\nHost: ".encode()
-        self._held: list[bytes] = []
-        self._doubts = 0
-        self._lease = ""
-        self._waits = False
-        self._asked_at = 0.0
 
     def _dispatch(self, *, waited: bool = False) -> None:
         assert self.variant is not None
