@@ -92,7 +92,8 @@ class Measures:
         self._of(trace).add(name, seconds)
 
     def _of(self, trace: Trace) -> _Sums:
-        return self._sums.setdefault((trace.account, trace.region, trace.endpoint, trace.variant), _Sums())
+        key = (trace.account, trace.region, trace.endpoint, trace.variant, trace.component)
+        return self._sums.setdefault(key, _Sums())
 
     def tell(self, notify: Callable[[GatewayEvent], None], dropped: int) -> None:
         """One event a variant that has news, and one where lines of the access log were lost (`dropped` so far)."""

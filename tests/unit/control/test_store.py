@@ -280,7 +280,9 @@ def test_alembic_is_not_imported_for_a_database_of_today(tmp_path: Path) -> None
 
 async def test_a_replica_is_one_of_several_containers(store: Store) -> None:
     several = (Container("one", "penstock/scripted"), Container("two", "penstock/tgi", {"K": "V"}))
-    variant = ProductionVariant("main", "i", containers=several, serial=True, multi_model=MultiModel("s3://b/p/", False))
+    variant = ProductionVariant(
+        "main", "i", containers=several, serial=True, multi_model=MultiModel("s3://b/p/", False)
+    )
     made = replace(endpoint(), fleet=Fleet(1, "c", (variant,)))
     replicas = [Replica(f"{n:032x}", made.id, slot, n, "i-0", "boot") for n, slot in enumerate(made.fleet.slots(), 1)]
 

@@ -1,4 +1,4 @@
-"""The scripted model server: `/ping`, `/invocations` and `/v1/chat/completions` as a script says, or `/models` where models come one by one.
+"""The scripted model server: `/ping`, `/invocations` and `/v1/chat/completions` by a script, or `/models` where models come one by one.
 
 Owns the paths, the pings, and the ways of dying. It must never parse a script (`script.py`) nor HTTP (`http.py`), nor carry out a step
 (`player.py`).
