@@ -289,7 +289,9 @@ def test_the_metrics(penstock: Penstock, one: str) -> None:
         with urllib.request.urlopen(url) as answer:
             return str(answer.read().decode())
 
-    labels = f'AccountId="123456789012",EndpointName="{one}",Region="us-east-1",VariantName="v"'
+    labels = (
+        f'AccountId="123456789012",EndpointName="{one}",InferenceComponentName="",Region="us-east-1",VariantName="v"'
+    )
     until(lambda: f"ModelCacheHit_total{{{labels}}}" in page(), what="a worker has told")
     text = page()
     for name in ("ModelLoadingWaitTime", "ModelDownloadingTime", "ModelLoadingTime"):

@@ -57,7 +57,7 @@ def test_an_endpoint_shows_every_variant_and_the_replicas_that_answer() -> None:
 
 def test_an_endpoint_shows_its_components_and_their_copies_and_no_others() -> None:
     host, other = hosting(), hosting("other")
-    routed = ProductionVariant("main", "i", 3, routing="LEAST_OUTSTANDING_REQUESTS", max_concurrency=4)
+    routed = ProductionVariant("main", "", 3, routing="LEAST_OUTSTANDING_REQUESTS", max_concurrency=4)
     host = replace(host, fleet=replace(host.fleet, variants=(routed,)))
     a, b, c = component(host, "A"), component(host, "b", Status.CREATING), component(other, "c")
     a = replace(a, fleet=replace(a.fleet, variants=(ProductionVariant("main", "i", container="front"),)))
