@@ -43,16 +43,17 @@ Outcome = Literal["loaded", "there", "refused", "dependency", "container", "unre
 class ModelAnswer:
     """What became of it.
 
-    `loaded`: replica `replica` of `epoch` has the model, where not `cached` until told that this use has ended. `there`: the one that was
-    doubted does have it, its 404 was its own. `refused`: the artifact, as `text` says. `dependency`: storage of ours failed, as `text`
-    says. `container`: the container answered the load with `status` and `text`. `unreachable`: no replica to be had. `late`: it took
-    too long.
+    `loaded`: replica `replica` of `epoch` has the model, where not `cached` until told that this use has ended; `waited` for its load.
+    `there`: the one that was doubted does have it, its 404 was its own. `refused`: the artifact, as `text` says. `dependency`: storage of
+    ours failed, as `text` says. `container`: the container answered the load with `status` and `text`. `unreachable`: no replica to be
+    had. `late`: it took too long.
     """
 
     outcome: Outcome
     replica: str = ""
     epoch: int = 0
     cached: bool = True
+    waited: bool = False
     status: int = 0
     text: str = ""
 

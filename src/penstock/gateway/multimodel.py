@@ -151,8 +151,10 @@ class ModelInvocation(UnaryInvocation):
             self._let_go()
             door.loop.call_later(LOOK_AGAIN_S, self._look)
             return
-        if self._asked_at:
+        if answer.waited:
             door.measures.time(self.trace, "ModelLoadingWaitTime", instant() - self._asked_at)
+        else:
+            door.measures.count(self.trace, "ModelCacheHit")
         if answer.cached:
             note(found[1], self.name)
         if self._held:

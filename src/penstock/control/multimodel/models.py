@@ -150,7 +150,8 @@ class Models:
             model = Model("loading", used=self._clock(), cached=place.shelf.cached)
             self._shelves.put(place.replica.id, place.name, model)
             model.task = self._spawn(self._load(place, model))
-        if model.state == "loading":
+        waited = model.state == "loading"
+        if waited:
             task = model.task
             assert task is not None
             await asyncio.wait({task})
@@ -161,7 +162,7 @@ class Models:
                 return answer or ModelAnswer("late")
         model.used = self._clock()
         model.users += not model.cached
-        return ModelAnswer("loaded", place.replica.id, place.replica.epoch, cached=model.cached)
+        return ModelAnswer("loaded", place.replica.id, place.replica.epoch, cached=model.cached, waited=waited)
 
     async def _load(self, place: _Place, model: Model) -> ModelAnswer:
         try:
