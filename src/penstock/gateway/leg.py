@@ -92,6 +92,9 @@ class Leg:
             self._upstream.abort()
             self._finish(Answer(self._status, self._headers, None))
 
+    def upstream_read(self, data: bytes) -> bool:
+        return False
+
     def upstream_end(self) -> None:
         self._finish(Answer(self._status, self._headers, b"".join(self._parts)))
 
