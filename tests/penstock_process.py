@@ -96,14 +96,14 @@ class Penstock:
         assert self.process is not None
         with suppress(psutil.NoSuchProcess):
             self.started |= set(psutil.Process(self.process.pid).children(recursive=True))
-        return [p for p in self.started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in self.started if _lives(p)]
 
     def gateways(self) -> list[psutil.Process]:
-        return [p for p in self.family() if "penstock.gateway" in p.cmdline()]
+        return [p for p in self.family() if "penstock.gateway" in _command(p)]
 
     def servers(self) -> list[psutil.Process]:
         """The model servers themselves, not their minders."""
-        return [p for p in self.family() if any("penstock.servers" in part for part in p.cmdline()[:4])]
+        return [p for p in self.family() if any("penstock.servers" in part for part in _command(p)[:4])]
 
     def kill(self) -> None:
         """As the kernel or a bad day does it."""
@@ -137,7 +137,7 @@ class Penstock:
             region_name="us-east-1",
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
-            config=Config(retries={"total_max_attempts": 1}, read_timeout=20, **config),
+            config=Config(**{"retries": {"total_max_attempts": 1}, "read_timeout": 20, **config}),
         )
         self._clients.append(client)
         return client
@@ -186,3 +186,17 @@ class Penstock:
         found = until(answer, deadline_s=deadline_s, every_s=0.1, what=f"{name} answers")
         assert found is not None
         return found
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended between the two
+        return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.NoSuchProcess:
+        return []

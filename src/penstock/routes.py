@@ -29,6 +29,22 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """One of a variant's several containers: its ContainerHostname, and its replicas, one an instance."""
+
+    name: str
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MultiModel:
+    """Of a multi-model variant: the `s3://` prefix below which its models lie, and whether one stays loaded after its request."""
+
+    url: str
+    cached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """A ProductionVariant that serves. `container` is the hostname that AWS's messages name ("primary")."""
 
@@ -43,6 +59,11 @@ class Variant:
     """Of PREFIX_AWARE: how much of a request's beginning, bytes or characters, decides which replica gets it."""
     concurrency_threshold: int = 0
     """Of PREFIX_AWARE: requests in flight at which a replica's next one goes elsewhere."""
+    multi_model: MultiModel | None = None
+    containers: tuple[Container, ...] = ()
+    """Where there are several, in order; `replicas` is empty then."""
+    serial: bool = False
+    """Of several containers: each one's answer is the next one's request. Otherwise a request names the one it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +148,23 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUse:
+    """A replica was sent a request for a model `ago_s` seconds ago. `ended`: so many times that it was asked for are over, uncached."""
+
+    replica: str
+    name: str
+    ago_s: float = 0.0
+    ended: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayEvent:
     """What a gateway worker tells control. `ready`: it serves on `ports`; `unreachable`: a replica refused or dropped a connection.
 
-    `measured`: about once a second, what has been counted since.
+    `measured`: about once a second, what has been counted since; `models`: which models of multi-model variants were used, as they are.
     """
 
-    kind: Literal["ready", "unreachable", "measured"]
+    kind: Literal["ready", "unreachable", "measured", "models"]
     worker: int
     ports: dict[str, int] = field(default_factory=dict)
     """Of `ready`: "https", "http", "proxy" to the port bound."""
@@ -142,6 +173,7 @@ class GatewayEvent:
     measured: Measured | None = None
     dropped: int = 0
     """Lines that the access log lost."""
+    used: tuple[ModelUse, ...] = ()
 
 
 # How the gateway hands an authenticated request to control (HTTP on `Paths.control_socket`). It strips these from what clients send.
@@ -155,6 +187,8 @@ HEADER_REQUEST_ID = "x-penstock-request-id"
 HEADER_SOURCE_IP = "x-penstock-source-ip"
 HEADER_SECURE = "x-penstock-secure"
 """`1` where the client came over TLS."""
+HEADER_INTERNAL = "x-penstock-internal"
+"""`1` where the gateway asks for itself (`modelcalls.py`), for no client."""
 
 _encoder = msgspec.json.Encoder()
 _tables = msgspec.json.Decoder(RoutingTable)

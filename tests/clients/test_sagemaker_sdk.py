@@ -44,6 +44,13 @@ def test_v2_tgi_flow_of_the_announcement(penstock: Penstock, run_program: RunPro
     assert seen["endpoint"] not in names(penstock)
 
 
+def test_v2_models_of_several(penstock: Penstock, run_program: RunProgram) -> None:
+    seen = run_program("sdk-v2", "sdk_v2_several.py", timeout_s=200, SAGEMAKER_SUPPRESS_V2_WARNING="1")
+    assert seen["listed"] == ["blue.tar.gz", "red.tar.gz"]
+    assert seen["answers"] == ["red hello", "blue hello", "red hello"]
+    assert seen["through"] == "<hello>"
+
+
 def test_v3_resources(penstock: Penstock, run_program: RunProgram) -> None:
     seen = run_program("sdk-v3", "sdk_v3_resources.py", timeout_s=400)
     assert seen["status"] == "InService"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +14,7 @@ import pytest
 
 from penstock.config import Paths
 from penstock.placement import artifacts
+from penstock.placement.further import FurtherModels
 from penstock.placement.process import ProcessPlacement
 from tests.replicas import QUICK, Objects, archive, model_data, spec, until_state
 
@@ -53,3 +57,28 @@ async def test_a_full_disk_is_the_reason_and_nothing_is_left(tmp_path: Path, mon
     )
     assert not list((tmp_path / "replicas").iterdir())
     await placement.close()
+
+
+async def test_of_a_further_model_nothing_is_left_and_the_next_one_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = Objects({"b/model.tar.gz": archive(("small", b"x"), ("big", bytes(5 << 20)))})
+    real, full = open, [True]
+
+    def opened(file: int, mode: str) -> BinaryIO | _Full:
+        target = real(file, mode)
+        if full[0] and list(tmp_path.glob("*/model.part/big")):
+            target.close()
+            return _Full()
+        return target  # type: ignore[return-value]
+
+    monkeypatch.setattr(artifacts, "open", opened, raising=False)
+    with ThreadPoolExecutor(2) as threads:
+        further = FurtherModels(tmp_path, objects, threads, threads)
+        with pytest.raises(artifacts.NotStored, match="No space left on device"):
+            await further.add("n", model_data())
+        assert not await asyncio.to_thread(os.listdir, tmp_path)
+        full[0] = False
+        place = await further.add("n", model_data())
+        assert sorted(await asyncio.to_thread(os.listdir, place)) == ["big", "small"]
+        await further.close()

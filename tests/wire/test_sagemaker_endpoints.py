@@ -71,7 +71,7 @@ async def test_a_replica_is_told_all_it_needs(tmp_path: Path) -> None:
             "create_model",
             ModelName="m",
             ExecutionRoleArn="arn:aws:iam::123456789012:role/r",
-            PrimaryContainer=container,
+            Containers=[container],
         )
         await plane.configure(
             "c", model="m", ContainerStartupHealthCheckTimeoutInSeconds=61, ModelDataDownloadTimeoutInSeconds=62
@@ -85,6 +85,62 @@ async def test_a_replica_is_told_all_it_needs(tmp_path: Path) -> None:
         assert (spec.model_data.url, spec.model_data.kind) == ("s3://b/m.tar.gz", "tar.gz")
         assert (spec.startup_timeout_s, spec.download_timeout_s, spec.container) == (61, 62, "front")
         assert spec.instance_id.startswith("i-0")
+
+
+async def test_each_of_several_containers_is_told_what_it_needs(tmp_path: Path) -> None:
+    placement = NullPlacement()
+    async with control_plane(tmp_path, placement) as plane:
+        plane.objects.bodies["b", "m.tar.gz"] = b"x"
+        containers = [
+            {"Image": "penstock/scripted", "Environment": {"K": "1"}, "ModelDataUrl": "s3://b/m.tar.gz"},
+            {"Image": "penstock/tgi"},
+        ]
+        role = "arn:aws:iam::123456789012:role/r"
+        await plane.call("create_model", ModelName="m", ExecutionRoleArn=role, Containers=containers)
+        await plane.configure("c", model="m", count=2)
+        await plane.call("create_endpoint", EndpointName="e", EndpointConfigName="c")
+        found = await plane.until("e", "InService")
+        assert found["ProductionVariants"][0]["CurrentInstanceCount"] == 2
+        told = [
+            (s.container, s.several, s.image.server, dict(s.environment), bool(s.model_data)) for s in placement.started
+        ]
+        assert (
+            told
+            == [
+                ("container-1", True, "scripted", {"K": "1"}, True),
+                ("container-2", True, "tgi", {}, False),
+            ]
+            * 2
+        )
+        assert len({s.instance_id for s in placement.started}) == 2
+
+
+async def test_a_multi_model_replica_is_told_that_it_is_one(tmp_path: Path) -> None:
+    placement = NullPlacement()
+    async with control_plane(tmp_path, placement) as plane:
+        container = {"Image": "penstock/scripted", "Mode": "MultiModel", "ModelDataUrl": "s3://b/p/"}
+        role = "arn:aws:iam::123456789012:role/r"
+        await plane.call("create_model", ModelName="m", ExecutionRoleArn=role, PrimaryContainer=container)
+        await plane.configure("c", model="m")
+        await plane.call("create_endpoint", EndpointName="e", EndpointConfigName="c")
+        await plane.until("e", "InService")
+        (spec,) = placement.started
+        assert (spec.container, spec.several, spec.model_data) == ("primary", False, None)
+        assert spec.environment == {"SAGEMAKER_MULTI_MODEL": "true"}
+
+
+async def test_several_containers_are_one_instance_of_the_limit(tmp_path: Path) -> None:
+    async with control_plane(tmp_path, NullPlacement(), instance_limit=2) as plane:
+        role = "arn:aws:iam::123456789012:role/r"
+        containers = [{"Image": "penstock/scripted"}] * 3
+        await plane.call("create_model", ModelName="m", ExecutionRoleArn=role, Containers=containers)
+        await plane.configure("c", model="m", count=2)
+        await plane.call("create_endpoint", EndpointName="e", EndpointConfigName="c")
+        await plane.until("e", "InService")
+        await plane.configure("d", model="m", count=1)
+        code, message = await plane.error("create_endpoint", EndpointName="f", EndpointConfigName="d")
+        assert code == "ResourceLimitExceeded"
+        assert "current utilization of 2 Instances" in message
 
 
 async def test_a_failed_endpoint_says_why_and_can_only_be_deleted(tmp_path: Path) -> None:

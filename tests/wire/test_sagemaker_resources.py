@@ -110,7 +110,14 @@ async def test_a_compressed_model_must_be_there_and_a_prefix_need_not(plane: Con
 @pytest.mark.parametrize(
     ("container", "words"),
     [
-        ({"Mode": "MultiModel"}, "does not support multi-model containers"),
+        ({"Mode": "MultiModel"}, "needs either ModelDataUrl or ModelDataSource"),
+        ({"Mode": "MultiModel", "ModelDataUrl": "s3://b/m.tar.gz"}, "must be the prefix of its models"),
+        ({"Mode": "MultiModel", "ModelDataUrl": "https://b/p/"}, "must lie at an s3:// URL"),
+        (
+            {"Mode": "MultiModel", "ModelDataUrl": "s3://b/p/", "Image": "penstock/tgi"},
+            "capabilities.multi-models=true Docker label",
+        ),
+        ({"MultiModelConfig": {"ModelCacheSetting": "Disabled"}}, "needs the Mode MultiModel"),
         ({"ModelDataUrl": "https://elsewhere/x.tar.gz"}, "must lie at an s3:// URL"),
         ({"ModelPackageName": "p"}, "does not support model packages"),
         (
@@ -144,11 +151,87 @@ async def test_a_model_has_one_container(plane: ControlPlane) -> None:
     assert "not both" in await plane.refused(
         "create_model", ModelName="m", ExecutionRoleArn=ROLE, PrimaryContainer=one, Containers=[one]
     )
-    assert "pipelines" in await plane.refused(
-        "create_model", ModelName="m", ExecutionRoleArn=ROLE, Containers=[one, one | {"ContainerHostname": "b"}]
-    )
     await plane.call("create_model", ModelName="m", ExecutionRoleArn=ROLE, Containers=[one])
     assert (await plane.call("describe_model", ModelName="m"))["Containers"] == [one]
+
+
+@pytest.mark.parametrize(
+    ("names", "mode", "words"),
+    [
+        (("a", "a"), "Direct", "must be unique, not a, a"),
+        (("a", ""), "Direct", "give every container a ContainerHostname"),
+        (("", ""), "Direct", "give every container a ContainerHostname"),
+        (("a", ""), "Serial", "give every container a ContainerHostname"),
+        (("a", "not_a_hostname"), "Direct", "ontainerHostname"),
+    ],
+)
+async def test_several_containers_have_names(
+    plane: ControlPlane, names: tuple[str, ...], mode: str, words: str
+) -> None:
+    containers = [{"Image": IMAGE} | ({"ContainerHostname": name} if name else {}) for name in names]
+    assert words in await plane.refused(
+        "create_model",
+        ModelName="m",
+        ExecutionRoleArn=ROLE,
+        Containers=containers,
+        InferenceExecutionConfig={"Mode": mode},
+    )
+
+
+async def test_several_containers_are_shown_as_they_were_given(plane: ControlPlane) -> None:
+    plane.objects.bodies["b", "m.tar.gz"] = b"x"
+    containers = [{"Image": IMAGE, "ModelDataUrl": "s3://b/m.tar.gz"}, {"Image": IMAGE, "Environment": {"K": "V"}}]
+    await plane.call("create_model", ModelName="m", ExecutionRoleArn=ROLE, Containers=containers)
+    assert (await plane.call("describe_model", ModelName="m"))["Containers"] == containers
+    missing = [{"Image": IMAGE}, {"Image": IMAGE, "ModelDataUrl": "s3://b/none.tar.gz"}]
+    assert "Could not find model data" in await plane.refused(
+        "create_model", ModelName="n", ExecutionRoleArn=ROLE, Containers=missing
+    )
+    mixed = [{"Image": IMAGE}, {"Image": IMAGE, "Mode": "MultiModel", "ModelDataUrl": "s3://b/p/"}]
+    assert "together with others" in await plane.refused(
+        "create_model", ModelName="n", ExecutionRoleArn=ROLE, Containers=mixed
+    )
+    sixteen = [{"Image": IMAGE}] * 16
+    assert "15" in await plane.refused("create_model", ModelName="n", ExecutionRoleArn=ROLE, Containers=sixteen)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"ModelDataUrl": "s3://b/p/"},
+        {"ModelDataUrl": "s3://b"},
+        {
+            "ModelDataSource": {
+                "S3DataSource": {"S3Uri": "s3://b/p/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+            }
+        },
+    ],
+)
+async def test_a_multi_model_container_is_shown_as_it_was_given(plane: ControlPlane, source: dict[str, Any]) -> None:
+    given = {"Mode": "MultiModel", "MultiModelConfig": {"ModelCacheSetting": "Disabled"}, **source}
+    await model(plane, "m", **given)
+    assert (await plane.call("describe_model", ModelName="m"))["PrimaryContainer"] == {"Image": IMAGE, **given}
+
+
+async def test_what_a_model_of_many_can_not_be_used_for(plane: ControlPlane) -> None:
+    await model(plane, "many", Mode="MultiModel", ModelDataUrl="s3://b/p/")
+    two = [{"Image": IMAGE}, {"Image": IMAGE}]
+    await plane.call("create_model", ModelName="two", ExecutionRoleArn=ROLE, Containers=two)
+    variant = {"VariantName": "v", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    output = {"OutputConfig": {"S3OutputPath": "s3://b/out/"}}
+    for name in ("many", "two"):
+        assert "can't be invoked asynchronously" in await plane.refused(
+            "create_endpoint_config",
+            EndpointConfigName="c",
+            ProductionVariants=[variant | {"ModelName": name}],
+            AsyncInferenceConfig=output,
+        )
+        serverless = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
+        assert "needs instances" in await plane.refused(
+            "create_endpoint_config",
+            EndpointConfigName="c",
+            ProductionVariants=[{"VariantName": "v", "ModelName": name, "ServerlessConfig": serverless}],
+        )
 
 
 async def test_names_are_checked_as_awss_model_says(plane: ControlPlane) -> None:

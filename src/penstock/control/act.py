@@ -11,11 +11,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 
-from penstock.control.fleet import Endpoint, Replica, spec
+from penstock.control.fleet import Endpoint, Replica, spec, whole_instances
 from penstock.control.reconcile import Decision, Memory, Outcome, Rules, Serving, look
 from penstock.control.store import Changed, Store, StoredPlan, StoreUnavailable, Transaction, World
 from penstock.placement.base import Placement, ReplicaStatus
@@ -71,10 +70,10 @@ class Reconciler:
             await seen.wait()
 
     def serving(self, endpoint_id: str) -> Mapping[str, int]:
-        """How many replicas of each variant serve now."""
+        """How many instances of each variant serve now, with all their containers."""
         for serving in self._serving:
             if serving.endpoint.id == endpoint_id:
-                return Counter(replica.slot.variant for replica, _ in serving.replicas)
+                return whole_instances(serving.endpoint.fleet, (replica.slot for replica, _ in serving.replicas))
         return {}
 
     async def run(self) -> None:

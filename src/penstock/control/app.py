@@ -41,8 +41,9 @@ class Dispatch:
         request = Request(scope, receive)
         # 1. The identity: the gateway has verified the signature, and put who signed into the headers.
         caller = caller_of(request)
-        # 2. The service: ours by its path, else the one that the signature was made for.
-        service = self._services.get(_service_of(request.scope["path"], caller.service))
+        # 2. The service: the gateway's own calls, ours by its path, else the one that the signature was made for.
+        internal = routes.HEADER_INTERNAL in request.headers
+        service = self._services.get("models" if internal else _service_of(request.scope["path"], caller.service))
         # 3. Parse, call the operation, render: the service's own, in its own protocol.
         response = await service.handle(request) if service else _unknown(caller, head_of(request))
         # 4. Answer.

@@ -7,14 +7,28 @@ EndpointConfig is deleted, as AWS lets it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from penstock import images
 from penstock.control.lifecycle import Status
 from penstock.placement.base import ModelData, ReplicaSpec
-from penstock.routes import RoutingStrategy
+from penstock.routes import MultiModel, RoutingStrategy
+
+MULTI_MODEL = {"SAGEMAKER_MULTI_MODEL": "true"}
+"""How a container learns that its models come one by one (AWS's inference toolkits and DJL Serving read it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One of several containers that run together on each instance of a variant."""
+
+    name: str
+    image: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    model_data: ModelData | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,11 @@ class ProductionVariant:
     download_timeout_s: float = 3600.0
     prefix_length: int = 0
     concurrency_threshold: int = 0
+    multi_model: MultiModel | None = None
+    containers: tuple[Container, ...] = ()
+    """Where there are several, in order: they run instead of `image`."""
+    serial: bool = False
+    """Of several containers: InferenceExecutionConfig's Mode is Serial, not Direct."""
 
     @property
     def replicas(self) -> int:
@@ -46,11 +65,16 @@ class ProductionVariant:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Slot:
-    """The place of one replica within an endpoint."""
+    """The place of one replica within an endpoint: the `index`th instance of a variant, and there `container`, where there are several."""
 
     generation: int
     variant: str
     index: int
+    container: str = ""
+
+    @property
+    def instance(self) -> tuple[int, str, int]:
+        return self.generation, self.variant, self.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +95,8 @@ class Fleet:
     def slots(self) -> Iterator[Slot]:
         for variant in self.variants:
             for index in range(variant.replicas):
-                yield Slot(self.generation, variant.name, index)
+                for container in [container.name for container in variant.containers] or [""]:
+                    yield Slot(self.generation, variant.name, index, container)
 
     def variant(self, name: str) -> ProductionVariant | None:
         return next((v for v in self.variants if v.name == name), None)
@@ -121,6 +146,10 @@ class Endpoint:
         slots = frozenset(self.fleet.slots())
         return slots | frozenset(self.target.slots()) if self.target else slots
 
+    def instances(self) -> int:
+        """How many instances `wanted` comes to: the containers of one count once."""
+        return len({slot.instance for slot in self.wanted()})
+
     def plan(self, slot: Slot) -> ProductionVariant | None:
         """What runs in `slot`; None when neither fleet knows it."""
         for fleet in (self.target, self.fleet):
@@ -144,6 +173,9 @@ class Replica:
 def spec(endpoint: Endpoint, replica: Replica, variant: ProductionVariant) -> ReplicaSpec:
     """What a placement is told."""
     host = endpoint.host
+    own = next((container for container in variant.containers if container.name == replica.slot.container), None)
+    run = own or Container(variant.container, variant.image, variant.environment, variant.model_data)
+    environment = {**run.environment, **MULTI_MODEL} if variant.multi_model else run.environment
     return ReplicaSpec(
         id=replica.id,
         epoch=replica.epoch,
@@ -153,10 +185,18 @@ def spec(endpoint: Endpoint, replica: Replica, variant: ProductionVariant) -> Re
         component=endpoint.name if host else "",
         variant=variant.name,
         instance_id=replica.instance_id,
-        image=images.resolve(variant.image),
-        environment=variant.environment,
-        model_data=variant.model_data,
+        image=images.resolve(run.image),
+        environment=environment,
+        model_data=run.model_data,
         startup_timeout_s=variant.startup_timeout_s,
         download_timeout_s=variant.download_timeout_s,
-        container=variant.container,
+        container=run.name,
+        several=own is not None,
     )
+
+
+def whole_instances(fleet: Fleet, slots: Iterable[Slot]) -> Mapping[str, int]:
+    """How many instances of each variant have all their containers among `slots`."""
+    there = Counter(slot.instance for slot in slots)
+    needed = {variant.name: max(1, len(variant.containers)) for variant in fleet.variants}
+    return Counter(variant for (_, variant, _), count in there.items() if count >= needed.get(variant, 1))

@@ -27,6 +27,8 @@ from penstock.control.asynchronous.service import AsyncInference
 from penstock.control.faults import FaultPlans
 from penstock.control.keyring import Keyring
 from penstock.control.metrics import Metrics
+from penstock.control.multimodel.models import Models
+from penstock.control.multimodel.service import ModelCalls
 from penstock.control.neighbours.s3.store import ObjectStore
 from penstock.control.neighbours.services import make_neighbours
 from penstock.control.sagemaker.context import Context
@@ -34,7 +36,7 @@ from penstock.control.sagemaker.operations import operations
 from penstock.control.service import AwsService
 from penstock.placement.base import Placement
 from penstock.placement.process import ProcessPlacement
-from penstock.routes import AccessKey, RoutingTable
+from penstock.routes import AccessKey, GatewayEvent, RoutingTable
 
 log = logging.getLogger(__name__)
 REPLICA_GRACE_S = 30.0
@@ -62,9 +64,13 @@ class Machinery:
             self._asynchronous = Runner(jobs, objects, table)
             for job in jobs.prepare():
                 self._asynchronous.enqueue(job)
+            self._models = Models(self._placement, table, self.metrics.time)
+            self.metrics.loaded = self._models.loaded
             runtime = AsyncInference(self._store, jobs, self._asynchronous, time.time, keys.allow)
             services = _services(settings, keys, objects, self._store, self._reconciler)
-            self._api = _make_api({**services, "metrics": self.metrics, "runtime": runtime})
+            self._api = _make_api(
+                {**services, "metrics": self.metrics, "runtime": runtime, "models": ModelCalls(self._models)}
+            )
         except BaseException:
             self._store.close()
             raise
@@ -81,9 +87,15 @@ class Machinery:
         """Have the reconciler look at once."""
         self._reconciler.poke()
 
+    def heard(self, event: GatewayEvent) -> None:
+        """A gateway worker's event."""
+        self.metrics.add(event)
+        self._models.used(event.used)
+
     async def close(self) -> None:
         """The API first, then the replicas, the store last. After `run` was cancelled."""
         try:
+            await self._models.close()
             async with asyncio.timeout(REPLICA_GRACE_S * 2):
                 await self._placement.close(grace_s=REPLICA_GRACE_S)
         except TimeoutError:

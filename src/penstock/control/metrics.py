@@ -7,7 +7,8 @@ AWS's page: "Monitor Amazon SageMaker endpoints with Amazon CloudWatch".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
@@ -17,7 +18,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.routes import LATENCY_BOUNDS_US, GatewayEvent, Latency
+from penstock.routes import LATENCY_BOUNDS_US, Endpoint, GatewayEvent, Latency, Variant
 
 MAX_SERIES = 10_000
 LABELS = ("EndpointName", "VariantName", "Region", "AccountId", "InferenceComponentName")
@@ -38,6 +39,15 @@ LATENCIES: Mapping[str, str] = {
 }
 
 
+MODELS: Mapping[str, str] = {
+    "ModelLoadingWaitTime": "Of multi-model variants: how long a request waited for its model.",
+    "ModelDownloadingTime": "Of multi-model variants: a model's fetching and unpacking.",
+    "ModelLoadingTime": "Of multi-model variants: a model's loading by its container.",
+    "ModelUnloadingTime": "Of multi-model variants: a model's unloading by its container.",
+}
+Loaded = Iterable[tuple[Endpoint, Variant, int]]
+
+
 @dataclass(slots=True)
 class _Series:
     counts: dict[str, int] = field(default_factory=dict)
@@ -52,6 +62,8 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, str, str, str], _Series] = {}
         self._dropped = 0
+        self.loaded: Callable[[], Loaded] = lambda: ()
+        """How many models each multi-model variant has loaded."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -63,21 +75,26 @@ class Metrics(Collector):
         told = event.measured
         if told is None:
             return
-        key = (told.endpoint, told.variant, told.region, told.account, told.component)
-        series = self._series.pop(key) if key in self._series else _Series()
-        self._series[key] = series
-        if len(self._series) > MAX_SERIES:
-            del self._series[next(iter(self._series))]
+        series = self._of((told.endpoint, told.variant, told.region, told.account, told.component))
         series.in_flight[event.worker] = told.in_flight
         for name, added in told.counts.items():
             series.counts[name] = series.counts.get(name, 0) + added
         for name, latency in told.latencies.items():
-            known = series.latencies.get(name)
-            if known is None:
-                series.latencies[name] = latency
-                continue
-            known.total_us += latency.total_us
-            known.buckets = [a + b for a, b in zip(known.buckets, latency.buckets, strict=True)]
+            _add(series, name, latency)
+
+    def time(self, endpoint: Endpoint, variant: Variant, name: str, seconds: float) -> None:
+        """A time that was measured here, not by a gateway."""
+        latency = Latency([0] * (len(LATENCY_BOUNDS_US) + 1), seconds * 1e6)
+        latency.buckets[bisect_left(LATENCY_BOUNDS_US, latency.total_us)] = 1
+        _add(self._of((endpoint.name, variant.name, endpoint.region, endpoint.account, "")), name, latency)
+
+    def _of(self, key: tuple[str, str, str, str, str]) -> _Series:
+        """The series of a variant, which is now the latest."""
+        series = self._series.pop(key) if key in self._series else _Series()
+        self._series[key] = series
+        if len(self._series) > MAX_SERIES:
+            del self._series[next(iter(self._series))]
+        return series
 
     def collect(self) -> Iterator[Metric]:
         for name, text in COUNTS.items():
@@ -85,7 +102,18 @@ class Metrics(Collector):
             for labels, series in self._series.items():
                 counter.add_metric(labels, series.counts.get(name, 0))
             yield counter
-        for name, text in LATENCIES.items():
+        hits = CounterMetricFamily(
+            "ModelCacheHit", "Of multi-model variants: requests whose model was loaded already.", labels=LABELS
+        )
+        for labels, series in self._series.items():
+            if "ModelCacheHit" in series.counts:
+                hits.add_metric(labels, series.counts["ModelCacheHit"])
+        yield hits
+        models = GaugeMetricFamily("LoadedModelCount", "Of multi-model variants: models loaded.", labels=LABELS)
+        for endpoint, variant, count in self.loaded():
+            models.add_metric((endpoint.name, variant.name, endpoint.region, endpoint.account, ""), count)
+        yield models
+        for name, text in {**LATENCIES, **MODELS}.items():
             histogram = HistogramMetricFamily(name, f"{text} Microseconds.", labels=LABELS)
             for labels, series in self._series.items():
                 if latency := series.latencies.get(name):
@@ -99,6 +127,15 @@ class Metrics(Collector):
 
     async def handle(self, request: Request) -> Response:
         return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _add(series: _Series, name: str, latency: Latency) -> None:
+    known = series.latencies.get(name)
+    if known is None:
+        series.latencies[name] = latency
+        return
+    known.total_us += latency.total_us
+    known.buckets = [a + b for a, b in zip(known.buckets, latency.buckets, strict=True)]
 
 
 def _cumulated(latency: Latency) -> list[tuple[str, float]]:

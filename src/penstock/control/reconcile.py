@@ -219,7 +219,8 @@ class _View:
 
     def bury(self, replica: Replica, status: ReplicaStatus) -> None:
         variant = self.endpoint.plan(replica.slot)
-        words = NO_PING.format(container=variant.container if variant else "primary", variant=replica.slot.variant)
+        name = replica.slot.container or (variant.container if variant else "primary")
+        words = NO_PING.format(container=name, variant=replica.slot.variant)
         self.notes.fail(self.endpoint, replica, status.reason or words)
         failures = self.notes.failures[self.endpoint.id, replica.slot]
         hopeless = status.state == "failed" or failures.count >= DEATHS_WHILE_CREATING
@@ -247,6 +248,7 @@ class _View:
 
     def fill_slots(self) -> None:
         epoch = self.endpoint.epoch
+        instances = {slot.instance: replica.instance_id for slot, replica in self.live.items()}
         if self.fatal:
             return
         for slot in sorted(self.wanted - self.live.keys()):
@@ -256,7 +258,10 @@ class _View:
                 continue
             epoch += 1
             new = self.rules.new_id()
-            self.add.append(Replica(new, self.endpoint.id, slot, epoch, f"i-0{new[:16]}", self.rules.boot))
+            instance_id = instances.setdefault(
+                slot.instance, f"i-0{new[:16]}"
+            )  # the one of its other containers, if any
+            self.add.append(Replica(new, self.endpoint.id, slot, epoch, instance_id, self.rules.boot))
 
     def healthy(self, slots: Iterable[Slot]) -> bool:
         for slot in slots:

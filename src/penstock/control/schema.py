@@ -61,6 +61,7 @@ replicas = Table(
     Column("epoch", Integer, nullable=False),
     Column("instance_id", String(32), nullable=False),
     Column("boot", String(32), nullable=False),
+    Column("container", String(63)),  # of a variant with several
 )
 
 fault_plans = Table(

@@ -116,7 +116,7 @@ class _Control:
     def _heard(self, event: GatewayEvent) -> None:
         self._gateways.heard(event)
         if self._machinery:
-            self._machinery.metrics.add(event)
+            self._machinery.heard(event)
         if event.kind == "unreachable":
             log.warning("gateway worker %d can't reach replica %s, epoch %d", event.worker, event.replica, event.epoch)
             if self._machinery:

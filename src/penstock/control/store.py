@@ -246,7 +246,9 @@ class Transaction:
 
     def add_replica(self, replica: Replica) -> None:
         columns = _fields(replica) | {"generation": replica.slot.generation, "variant": replica.slot.variant}
-        self._insert(schema.replicas, **columns | {"slot": replica.slot.index})
+        self._insert(
+            schema.replicas, **columns | {"slot": replica.slot.index, "container": replica.slot.container or None}
+        )
 
     def remove_replica(self, replica_id: str) -> None:
         self._connection.execute(delete(schema.replicas).where(schema.replicas.c.id == replica_id))
@@ -328,5 +330,5 @@ def _endpoint(row: Row[Any]) -> Endpoint:
 
 
 def _replica(row: Row[Any]) -> Replica:
-    slot = Slot(row.generation, row.variant, row.slot)
+    slot = Slot(row.generation, row.variant, row.slot, row.container or "")
     return Replica(row.id, row.endpoint_id, slot, row.epoch, row.instance_id, row.boot)

@@ -18,13 +18,12 @@ from dataclasses import replace
 import msgspec
 
 from penstock import faultplan
-from penstock.control import fleet
 from penstock.control.fleet import Fleet, ProductionVariant
 from penstock.control.reconcile import Serving
 from penstock.control.store import StoredPlan
-from penstock.placement.base import ReplicaStatus
 from penstock.routes import (
     AccessKey,
+    Container,
     Endpoint,
     GatewayEvent,
     InferenceComponent,
@@ -87,17 +86,24 @@ def _variant(v: ProductionVariant, serving: Serving) -> Variant:
     return Variant(
         v.name,
         v.weight,
-        tuple(_replica(replica, status) for replica, status in serving.replicas if replica.slot.variant == v.name),
+        () if v.containers else _replicas(serving, v.name),
         v.container,
         v.routing,
         v.max_concurrency,
         v.prefix_length,
         v.concurrency_threshold,
+        v.multi_model,
+        tuple(Container(container.name, _replicas(serving, v.name, container.name)) for container in v.containers),
+        v.serial,
     )
 
 
-def _replica(replica: fleet.Replica, status: ReplicaStatus) -> Replica:
-    return Replica(replica.id, replica.epoch, status.host or "127.0.0.1", status.port)
+def _replicas(serving: Serving, variant: str, container: str = "") -> tuple[Replica, ...]:
+    return tuple(
+        Replica(replica.id, replica.epoch, status.host or "127.0.0.1", status.port)
+        for replica, status in serving.replicas
+        if (replica.slot.variant, replica.slot.container) == (variant, container)
+    )
 
 
 class TableServer:

@@ -14,10 +14,11 @@ from penstock.gateway import failures, metricspage
 from penstock.gateway.authenticate import Admission, admit, admit_bearer
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
-from penstock.gateway.headers import INFERENCE_COMPONENT
+from penstock.gateway.headers import INFERENCE_COMPONENT, TARGET_MODEL
 from penstock.gateway.hostile.inforce import HEADER as FAULTS
 from penstock.gateway.hostile_invocations import HostileStreamed, HostileUnary
 from penstock.gateway.invocation import Invocation
+from penstock.gateway.multimodel import HostileModel, ModelInvocation
 from penstock.gateway.openai import OpenAIInvocation
 from penstock.gateway.relay import Relay
 from penstock.gateway.streamed import StreamedInvocation
@@ -84,5 +85,7 @@ def _invocation(client: Client, head: Head, request_id: str, admission: Admissio
         raise AwsError("UnknownOperationException", f"This path has no operation {head.method}.", status=405)
     name, step = invoked
     client.trace.operation = _NAMES[step]
-    operations = _HOSTILE if name in client.door.routes.planned or FAULTS in head.headers else _OPERATIONS
-    return operations[step](client, head, request_id, admission, name)
+    hostile = name in client.door.routes.planned or FAULTS in head.headers
+    if TARGET_MODEL in head.headers and step == "invocations":  # the streamed call has no such member
+        return (HostileModel if hostile else ModelInvocation)(client, head, request_id, admission, name)
+    return (_HOSTILE if hostile else _OPERATIONS)[step](client, head, request_id, admission, name)

@@ -16,6 +16,7 @@ from typing import Protocol
 from penstock.config import Settings
 from penstock.gateway.accesslog import AccessLog, place
 from penstock.gateway.measures import Measures
+from penstock.gateway.modelloads import ModelLoads
 from penstock.gateway.routing import Routes
 from penstock.gateway.sessions import Sessions
 from penstock.gateway.trace import Trace, instant
@@ -67,6 +68,7 @@ class Door:
         self.rng = rng or Random()  # noqa: S311  # chooses replicas and names requests, guards nothing
         self.access_log = AccessLog(place(settings.access_log, settings.paths.logs))
         self.measures = Measures(worker)
+        self.models = ModelLoads(loop, control, notify, worker, settings.workers)
         self._told = 0.0
         self._id_head = ""
         self._ids = 0

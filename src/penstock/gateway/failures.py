@@ -71,6 +71,37 @@ def target_container_not_supported(endpoint: str) -> AwsError:
     return _validation(text, "TARGET_CONTAINER_HOSTNAME_HEADER_NOT_SUPPORTED")
 
 
+def target_model_missing(request_id: str) -> AwsError:
+    return _validation(f"Request {request_id} is missing a target model header.", "TARGET_MODEL_HEADER_MISSING")
+
+
+def target_container_missing(request_id: str) -> AwsError:
+    text = f"Request {request_id} is missing a target container hostname header."
+    return _validation(text, "TARGET_CONTAINER_HOSTNAME_HEADER_MISSING")
+
+
+def no_such_container(container: str, endpoint: str) -> AwsError:
+    return _validation(f"Container {container} of endpoint {endpoint} not found.", "NO_SUCH_CONTAINER")
+
+
+def model_data_refused(text: str) -> AwsError:
+    """The artifact of a TargetModel is missing, or is none."""
+    return _validation(text, "MODEL_DATA_ERROR")
+
+
+def model_not_ready() -> AwsError:
+    text = (
+        "Either a serverless endpoint variant's resources are still being provisioned, or a multi-model endpoint is still "
+        "downloading or loading the target model. Wait and try your request again."
+    )
+    return AwsError("ModelNotReadyException", text, status=429, members={"ErrorCode": "MODEL_NOT_READY"})
+
+
+def dependency(text: str) -> AwsError:
+    """Storage of ours failed, not the request."""
+    return AwsError("InternalDependencyException", text, status=530, members={"ErrorCode": "INTERNAL_DEPENDENCY"})
+
+
 def inference_component_not_allowed() -> AwsError:
     text = (
         "Inference Component Name header is not allowed for endpoints to which you dont plan to deploy inference components. "

@@ -30,7 +30,9 @@ from penstock.gateway.headers import (
     Rule,
     to_container,
 )
+from penstock.gateway.leg import Leg
 from penstock.gateway.peers import is_secure, source_ip
+from penstock.gateway.pipeline import Pipeline
 from penstock.gateway.routing import Route, VariantRoute, choose
 from penstock.gateway.sessions import NEW, Session, read_new_session
 from penstock.gateway.trace import instant
@@ -72,6 +74,8 @@ class Invocation(Exchange):
     """Headers of ours on an error's answer."""
     action = "sagemaker:InvokeEndpoint"
     """What the key's policies must allow."""
+    through_pipelines = True
+    """Whether an inference pipeline's containers understand such a request."""
 
     def __init__(self, client: Client, head: Head, request_id: str, admission: Admission, endpoint_name: str) -> None:
         super().__init__(client, head, request_id)
@@ -87,7 +91,7 @@ class Invocation(Exchange):
         self.left = False
         self.returned: list[tuple[str, str]] = []
         """What of the container's headers the client sees beside the content's type."""
-        self._dial: Dial | None = None
+        self._dial: Dial | Leg | None = None
         self._body: list[bytes] = []
         self._body_size = 0
         self._error_body: list[bytes] = []
@@ -116,7 +120,11 @@ class Invocation(Exchange):
     def body_end(self) -> None:
         try:
             self._route_verified(b"".join(self._body))
-            self._dispatch()
+            variant = self.variant
+            if variant is not None and variant.special == "Serial":
+                self._enter_pipeline(variant)
+            else:
+                self._dispatch()
         except AwsError as error:
             self._refuse(error)
 
@@ -175,11 +183,33 @@ class Invocation(Exchange):
         authorize(who.key.policies, Question(self.action, arn, context), who.key.arn)
 
     def _check_targets(self) -> None:
-        """Raises AwsError where the request names a part of the endpoint that this one does not have."""
+        """Raises AwsError where the request names a part of the endpoint that this one does not have, or not one that it must."""
+        assert self.variant is not None
+        if self.variant.special:
+            self._check_special(self.variant)
+        self._check_other_targets()
+
+    def _check_special(self, variant: VariantRoute) -> None:
+        """For variants of several models or containers; one of the containers becomes the variant. Raises AwsError."""
         headers = self.head.headers
-        if TARGET_MODEL in headers and TARGET_MODEL in self.rules:
-            raise failures.target_model_not_supported(self.endpoint_name)
-        if headers.get(TARGET_CONTAINER, self.container) != self.container:
+        if variant.special == "MultiModel":  # with the header it would be a `ModelInvocation`
+            raise failures.target_model_missing(self.request_id)
+        if variant.special == "Serial":
+            if TARGET_CONTAINER in headers:
+                raise failures.target_container_not_supported(self.endpoint_name)
+            if self.session or not self.through_pipelines:
+                raise failures.invalid("An inference pipeline keeps no sessions, and serves /invocations alone.")
+            return
+        if TARGET_CONTAINER not in headers:
+            raise failures.target_container_missing(self.request_id)
+        name = headers[TARGET_CONTAINER]
+        if name not in variant.containers:
+            raise failures.no_such_container(name, self.endpoint_name)
+        self.variant = variant.containers[name]
+
+    def _check_other_targets(self) -> None:
+        headers = self.head.headers
+        if TARGET_CONTAINER in headers and headers[TARGET_CONTAINER] != self.container:
             raise failures.target_container_not_supported(self.endpoint_name)
 
     def prefix_of(self, body: bytes, length: int) -> bytes:
@@ -206,6 +236,30 @@ class Invocation(Exchange):
         if found is None:
             raise failures.no_such_session(self.session, self.endpoint_name)
         self.variant = replace(found[0], targets=(found[1],))
+
+    def _enter_pipeline(self, variant: VariantRoute) -> None:
+        assert self.route is not None
+        head, body = self._body
+        self.trace.sent = instant()
+        Pipeline(self.client.door, self.route.endpoint, variant, head, body, self).run()
+
+    def stage(self, variant: VariantRoute, leg: Leg) -> None:
+        """A pipeline's container is asked: errors and time-outs name it."""
+        self.variant, self._dial = variant, leg
+
+    def arrived(self, variant: VariantRoute, head: bytes, body: bytes) -> None:
+        """The pipeline's last container answers the client."""
+        self.variant, self._dial, self._body = variant, None, [head, body]
+        try:
+            self._dispatch()
+        except AwsError as error:
+            self._refuse(error)
+
+    def failed(self, error: AwsError, status: int) -> None:
+        """A container before the last failed."""
+        self._dial = None
+        self.trace.model_status = status
+        self._refuse(error)
 
     def _dispatch(self, *, waited: bool = False) -> None:
         """Sends the request to a replica, or waits for one with room. Raises AwsError where there is neither."""

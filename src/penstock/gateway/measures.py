@@ -83,6 +83,18 @@ class Measures:
             sums.add("FirstChunkModelLatency", trace.first - sent)
             sums.add("FirstChunkOverheadLatency", sent - trace.began)
 
+    def count(self, trace: Trace, name: str) -> None:
+        """One more of something that only some variants have."""
+        self._of(trace).count(name)
+
+    def time(self, trace: Trace, name: str, seconds: float) -> None:
+        """A time that only some variants have."""
+        self._of(trace).add(name, seconds)
+
+    def _of(self, trace: Trace) -> _Sums:
+        key = (trace.account, trace.region, trace.endpoint, trace.variant, trace.component)
+        return self._sums.setdefault(key, _Sums())
+
     def tell(self, notify: Callable[[GatewayEvent], None], dropped: int) -> None:
         """One event a variant that has news, and one where lines of the access log were lost (`dropped` so far)."""
         sums, self._sums = self._sums, {}

@@ -28,6 +28,7 @@ class OpenAIInvocation(Invocation):
 
     __slots__ = ("_chunked",)
     rules = OPENAI
+    through_pipelines = False
     request_line = b"POST /v1/chat/completions HTTP/1.1\r\nHost: "
 
     def prefix_of(self, body: bytes, length: int) -> bytes:

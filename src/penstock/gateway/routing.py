@@ -7,9 +7,10 @@ open a connection or know a request.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from random import Random
+from typing import Literal
 
 from penstock.gateway.hostile import inforce
 from penstock.gateway.hostile.inforce import InForce
@@ -28,6 +29,10 @@ class VariantRoute:
     queue: Queue
     room: int = 0
     """Requests in flight per replica through this worker; 0 is no limit."""
+    special: Literal["", "MultiModel", "Direct", "Serial"] = ""
+    """How a request gets to a container, where that takes more than choosing a replica."""
+    containers: Mapping[str, VariantRoute] = field(default_factory=dict)
+    """Of several containers, by name and in order; each is a route of its own. `targets` are then those of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,10 @@ class Route:
     def holder(self, replica: str, epoch: int) -> tuple[VariantRoute, Target] | None:
         """The replica of that id and epoch, with its variant; None where it is gone."""
         for variant in self.variants:
-            for target in variant.targets:
-                if (target.name, target.epoch) == (replica, epoch):
-                    return variant, target
+            for one in (*variant.containers.values(), variant):
+                for target in one.targets:
+                    if (target.name, target.epoch) == (replica, epoch):
+                        return one, target
         return None
 
     def by_weight(self, rng: Random) -> VariantRoute | None:
@@ -153,17 +159,32 @@ class Routes:
         return Route(endpoint, variants, in_force, components)
 
     def _variant(self, arn: str, component: str, variant: Variant, old: dict[Replica, Target]) -> VariantRoute:
+        targets = self._reached(variant.replicas, old)
+        room = full_at(variant.max_concurrency, self._workers)
+        queue = self._queues.setdefault((arn, component, variant.name), Queue())
+        queue.bound = room * len(targets)
+        if variant.containers:
+            return self._several(variant, old, queue)
+        return VariantRoute(variant, targets, queue, room, "MultiModel" if variant.multi_model else "")
+
+    def _reached(self, replicas: tuple[Replica, ...], old: dict[Replica, Target]) -> tuple[Target, ...]:
         targets = []
-        for replica in variant.replicas:
+        for replica in replicas:
             target = self._targets.get(replica) or old.get(replica)
             if target is None:
                 target = Target((replica.host, replica.port), replica.id, replica.epoch)
             self._targets[replica] = target
             targets.append(target)
-        room = full_at(variant.max_concurrency, self._workers)
-        queue = self._queues.setdefault((arn, component, variant.name), Queue())
-        queue.bound = room * len(targets)
-        return VariantRoute(variant, tuple(targets), queue, room)
+        return tuple(targets)
+
+    def _several(self, variant: Variant, old: dict[Replica, Target], queue: Queue) -> VariantRoute:
+        """A variant of several containers. It has no limit of requests in flight, so nobody ever waits in its containers' queues."""
+        containers: dict[str, VariantRoute] = {}
+        for one in variant.containers:
+            own = replace(variant, replicas=one.replicas, container=one.name, containers=(), serial=False)
+            containers[one.name] = VariantRoute(own, self._reached(one.replicas, old), Queue())
+        targets = tuple(target for container in containers.values() for target in container.targets)
+        return VariantRoute(variant, targets, queue, 0, "Serial" if variant.serial else "Direct", containers)
 
     def route(self, account: str, region: str, name: str) -> Route | None:
         return self._routes.get((account, region, name))

@@ -63,7 +63,7 @@ class Sink(Protocol):
 class Target:
     """Somewhere that requests can be sent: `address` is (host, port), or the path of a unix socket."""
 
-    __slots__ = ("address", "epoch", "gone", "host", "idle", "keep_s", "name", "outstanding")
+    __slots__ = ("address", "epoch", "gone", "host", "idle", "keep_s", "models", "name", "outstanding")
 
     def __init__(self, address: tuple[str, int] | str, name: str = "", epoch: int = 0) -> None:
         self.address = address
@@ -74,6 +74,8 @@ class Target:
         self.idle: list[Upstream] = []
         self.gone = False
         self.keep_s = IDLE_S
+        self.models: frozenset[str] = frozenset()
+        """Of a multi-model container: those that it is thought to have loaded (`modelloads.py`)."""
 
     def closed_after(self, idle_s: float) -> None:
         """The other side closed a connection that had idled so long: from now on ours end well before that, and meet it no more."""

@@ -41,6 +41,14 @@ class ArtifactError(Exception):
     """The artifact can't be had or used. The text is a FailureReason in AWS's wording."""
 
 
+class NotThere(ArtifactError):
+    """There is no object at the artifact's URL."""
+
+
+class NotStored(ArtifactError):
+    """It could not be read from the object store or written to the disk: nothing is said about the artifact itself."""
+
+
 class Cancelled(Exception):
     """`stage` was told to stop."""
 
@@ -70,7 +78,7 @@ def stage(
             case "prefix":
                 _copy_prefix(reader, bucket, key, filling)
     except OSError as error:
-        raise ArtifactError(f"{_download_failed(data.url)} {error.strerror or error}.") from error
+        raise NotStored(f"{_download_failed(data.url)} {error.strerror or error}.") from error
     make_read_only(destination)
 
 
@@ -97,7 +105,7 @@ def _open(reader: ObjectReader, bucket: str, key: str, url: str) -> IO[bytes]:
     try:
         return reader.open(bucket, key)
     except FileNotFoundError:
-        raise ArtifactError(
+        raise NotThere(
             f"{_download_failed(url)} Please ensure that there is an object located at the URL and that the role passed to "
             "CreateModel has permissions to download the object."
         ) from None

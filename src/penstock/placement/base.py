@@ -44,6 +44,8 @@ class ReplicaSpec:
     container: str = "primary"
     component: str = ""
     """The inference component whose copy it is; empty for a variant's own replica."""
+    several: bool = False
+    """Whether other containers share its instance: the log stream then ends with this one's name."""
 
 
 ReplicaState = Literal["preparing", "starting", "healthy", "unhealthy", "exited", "failed"]
@@ -96,6 +98,17 @@ class Placement(Protocol):
 
     async def changed(self) -> None:
         """Return when something in `observe` has changed since this was last called."""
+        ...
+
+    async def add_model(self, replica_id: str, name: str, data: ModelData) -> str:
+        """Fetch a further model for a replica that runs: a directory, as the replica knows it. It is there whole or not at all.
+
+        `name` is a plain path part. What is there already stays as it is. Raises artifacts.ArtifactError, KeyError (no such replica).
+        """
+        ...
+
+    async def remove_model(self, replica_id: str, name: str) -> None:
+        """Take a further model's directory away; what is not there is nothing."""
         ...
 
     async def close(self, *, grace_s: float = 30.0) -> None:

@@ -21,6 +21,11 @@ def model_directory(directory: Path) -> Path:
     return directory / "model"
 
 
+def models_directory(directory: Path) -> Path:
+    """`/opt/ml/models` of a multi-model replica: a directory for each model that was fetched while it runs."""
+    return directory / "models"
+
+
 def termination_log(directory: Path) -> Path:
     return directory / "termination-log"
 

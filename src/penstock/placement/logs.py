@@ -4,10 +4,10 @@ Owns the files below `Paths.logs` and their reading: plain functions over files,
 while another process writes. It must never know a wire protocol, nor who reads; writing is `logsink.py`'s.
 
 A group is an endpoint (`/aws/sagemaker/Endpoints/NAME`) or an inference component (`/aws/sagemaker/InferenceComponents/NAME`), a stream is
-a replica (`VARIANT/INSTANCE-ID`), as SageMaker names them (AWS: "Log groups and streams that Amazon SageMaker AI logs"). Here a group is
-called by its endpoint's name, or `component.NAME`: names have no dots. On disk a stream is the directory
-`logs/ACCOUNT/REGION/GROUP/VARIANT/INSTANCE-ID` of segments, each named by the position at which it begins; an event is a line of
-JSON in one. A position counts the bytes ever written to the stream: it stays true when old segments are dropped.
+a replica (`VARIANT/INSTANCE-ID`, and `/CONTAINER` where there are several), as SageMaker names them (AWS: "Log groups and streams that
+Amazon SageMaker AI logs"). Here a group is called by its endpoint's name, or `component.NAME`: names have no dots. On disk a stream is the
+directory `logs/ACCOUNT/REGION/GROUP/VARIANT/INSTANCE-ID` (`…+CONTAINER`) of segments, each named by the position at which it begins; an
+event is a line of JSON in one. A position counts the bytes ever written to the stream: it stays true when old segments are dropped.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class LogGroup:
 
 @dataclass(frozen=True, slots=True)
 class LogStream:
-    """A replica's log. `name` is `VARIANT/INSTANCE-ID`; times are its first and last kept event's, milliseconds, 0 if there is none."""
+    """A replica's log. `name` is `VARIANT/INSTANCE-ID[/CONTAINER]`; times are its first and last kept event's, milliseconds, 0 if none."""
 
     name: str
     first_ms: int
@@ -147,11 +147,11 @@ def group_directory(root: Path, account: str, region: str, endpoint: str) -> Pat
 
 
 def stream_directory(root: Path, account: str, region: str, endpoint: str, stream: str) -> Path:
-    """Where the stream `VARIANT/INSTANCE-ID` lies. Raises ValueError as `group_directory` does."""
-    variant, slash, instance = stream.partition("/")
-    if not (slash and _PART.fullmatch(variant) and _PART.fullmatch(instance)):
+    """Where the stream `VARIANT/INSTANCE-ID[/CONTAINER]` lies. Raises ValueError as `group_directory` does."""
+    parts = stream.split("/")
+    if not 2 <= len(parts) <= 3 or not all(map(_PART.fullmatch, parts)):
         raise ValueError(f"not the name of a log stream: {stream!r}")
-    return group_directory(root, account, region, endpoint) / variant / instance
+    return _stream_path(group_directory(root, account, region, endpoint), stream)
 
 
 def list_groups(root: Path, account: str, region: str, *, prefix: str = "") -> tuple[LogGroup, ...]:
@@ -241,7 +241,7 @@ def filter_events(
     since = max(start_ms, after.timestamp_ms) if after else start_ms
 
     def wanted(name: str) -> Iterator[LogEvent]:
-        for event, _ in _scan(group / name, 0, since):
+        for event, _ in _scan(_stream_path(group, name), 0, since):
             if event.timestamp_ms >= end_ms:
                 return
             if event.timestamp_ms >= since and (after is None or event.mark > after) and matches(event.message):
@@ -278,7 +278,7 @@ def follow(
     if last is not None and group.is_dir():
         recent: list[LogEvent] = []
         for name in _stream_names(group, prefix):
-            page = read_backward(group / name, limit=last)
+            page = read_backward(_stream_path(group, name), limit=last)
             positions[name] = page.next
             recent += page.events
         yield from sorted(recent, key=attrgetter("mark"))[max(0, len(recent) - last) :]
@@ -286,7 +286,7 @@ def follow(
         fresh: list[LogEvent] = []
         for name in _stream_names(group, prefix):
             try:
-                page = read_forward(group / name, position=positions.get(name, 0), limit=1000)
+                page = read_forward(_stream_path(group, name), position=positions.get(name, 0), limit=1000)
             except FileNotFoundError:
                 continue
             positions[name] = page.next
@@ -331,8 +331,17 @@ def _directories(path: Path) -> list[Path]:
         return []
 
 
+def _stream_path(group: Path, name: str) -> Path:
+    variant, _, rest = name.partition("/")
+    return group / variant / rest.replace("/", "+")
+
+
+def _stream_name(directory: Path) -> str:
+    return f"{directory.parent.name}/{directory.name.replace('+', '/')}"
+
+
 def _stream_names(group: Path, prefix: str) -> list[str]:
-    names = [f"{variant.name}/{path.name}" for variant in _directories(group) for path in _directories(variant)]
+    names = [_stream_name(path) for variant in _directories(group) for path in _directories(variant)]
     return sorted(name for name in names if name.startswith(prefix))
 
 
@@ -359,7 +368,7 @@ def _size(path: Path) -> int:
 
 def _segment_events(path: Path, base: int, position: int) -> Iterator[tuple[LogEvent, int]]:
     """The events of a segment from `position` on, each with the position after it. Damaged lines are passed over."""
-    stream = f"{path.parent.parent.name}/{path.parent.name}"
+    stream = _stream_name(path.parent)
     try:
         file = path.open("rb")
     except FileNotFoundError:  # dropped, or its group deleted, since it was listed
@@ -394,8 +403,9 @@ def _scan(directory: Path, position: int, start_ms: int) -> Iterator[tuple[LogEv
 
 
 def _describe(group: Path, name: str) -> LogStream:
-    found = _segments(group / name)
-    oldest, end = _bounds(group / name)
+    directory = _stream_path(group, name)
+    found = _segments(directory)
+    oldest, end = _bounds(directory)
     first = next((e.timestamp_ms for base, path in found for e, _ in _segment_events(path, base, base)), 0)
     last = next((t for _, path in reversed(found) if (t := _last_time(path))), 0)
     return LogStream(name, first, last, end - oldest, end)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from penstock.placement.base import ReplicaSpec, ReplicaState, ReplicaStatus
+from penstock.placement.base import ModelData, ReplicaSpec, ReplicaState, ReplicaStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class NullPlacement:
         """Every spec that was begun, in order."""
         self.stopped: list[tuple[str, float]] = []
         """Every stop of a replica that there was: its id and the grace it was given."""
+        self.models: set[tuple[str, str]] = set()
+        """Replica and name of every further model that is there."""
 
     async def start(self, spec: ReplicaSpec) -> None:
         if self._closed:
@@ -53,6 +55,7 @@ class NullPlacement:
         self.stopped.append((replica_id, grace_s))
         await asyncio.sleep(min(self._plans[replica_id].stop_s, grace_s))
         self._statuses.pop(replica_id, None)
+        self.models = {(replica, name) for replica, name in self.models if replica != replica_id}
         self._change.set()
 
     def observe(self) -> tuple[ReplicaStatus, ...]:
@@ -61,6 +64,15 @@ class NullPlacement:
     async def changed(self) -> None:
         await self._change.wait()
         self._change.clear()
+
+    async def add_model(self, replica_id: str, name: str, data: ModelData) -> str:
+        if replica_id not in self._statuses:
+            raise KeyError(replica_id)
+        self.models.add((replica_id, name))
+        return f"/opt/ml/models/{name}/model"
+
+    async def remove_model(self, replica_id: str, name: str) -> None:
+        self.models.discard((replica_id, name))
 
     async def close(self, *, grace_s: float = 30.0) -> None:
         self._closed = True

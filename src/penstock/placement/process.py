@@ -18,7 +18,7 @@ import penstock
 from penstock.config import Paths
 from penstock.placement import orphans
 from penstock.placement.artifacts import remove
-from penstock.placement.base import ObjectReader, ReplicaSpec, ReplicaStatus
+from penstock.placement.base import ModelData, ObjectReader, ReplicaSpec, ReplicaStatus
 from penstock.placement.environment import replica_environment
 from penstock.placement.health import Probing
 from penstock.placement.logsink import LogPump
@@ -108,6 +108,15 @@ class ProcessPlacement:
         """Return when something in `observe` has changed since this was last called."""
         await self._change.wait()
         self._change.clear()
+
+    async def add_model(self, replica_id: str, name: str, data: ModelData) -> str:
+        """See `Placement.add_model`. Cancelled, it leaves nothing behind."""
+        return await self._replicas[replica_id].further.add(name, data)
+
+    async def remove_model(self, replica_id: str, name: str) -> None:
+        """See `Placement.remove_model`."""
+        if replica := self._replicas.get(replica_id):
+            await replica.further.remove(name)
 
     async def close(self, *, grace_s: float = 30.0) -> None:
         """Stop everything, all at once. Nothing can be started any more."""

@@ -20,7 +20,14 @@ from penstock.placement import orphans, reasons
 from penstock.placement.artifacts import ArtifactError, make_read_only, remove, stage
 from penstock.placement.base import ObjectReader, ReplicaSpec, ReplicaState, ReplicaStatus
 from penstock.placement.child import Child, SpawnError
-from penstock.placement.environment import home_directory, model_directory, temporary_directory, termination_log
+from penstock.placement.environment import (
+    home_directory,
+    model_directory,
+    models_directory,
+    temporary_directory,
+    termination_log,
+)
+from penstock.placement.further import FurtherModels
 from penstock.placement.health import Probing, until_healthy, watch
 from penstock.placement.logs import group_of_component, stream_directory
 from penstock.placement.logsink import LogPump, LogSink
@@ -64,6 +71,8 @@ class Replica:
         self._around = surroundings
         self._changed = changed
         self._directory = surroundings.replicas / spec.id
+        models = models_directory(self._directory)
+        self.further = FurtherModels(models, surroundings.reader, surroundings.staging, surroundings.chores)
         group = group_of_component(spec.component) if spec.component else spec.endpoint
         self._sink = LogSink(stream_directory(surroundings.logs, spec.account, spec.region, group, _stream(spec)))
         self._logged = asyncio.Event()
@@ -85,6 +94,7 @@ class Replica:
             state = "failed"
             reason = reasons.not_healthy(self.spec, f"Internal error: {type(error).__name__}: {error}.")
         finally:
+            await asyncio.shield(self.further.close())
             await asyncio.shield(self._thread(self._around.chores, remove, self._directory))
         if state == "failed":
             self._become(state, reason=reason)
@@ -228,7 +238,11 @@ class Replica:
 
 
 def _stream(spec: ReplicaSpec) -> str:
-    return f"{spec.variant}/{spec.instance_id}"
+    """As AWS names it: "Log groups and streams that Amazon SageMaker AI logs"."""
+    if "/" in spec.variant + spec.instance_id:
+        raise ValueError(f"not a variant and an instance: {spec.variant!r}, {spec.instance_id!r}")
+    instance = f"{spec.variant}/{spec.instance_id}"
+    return f"{instance}/{spec.container}" if spec.several else instance
 
 
 async def _drop(*tasks: asyncio.Future[object] | asyncio.Task[None] | asyncio.Task[int]) -> None:

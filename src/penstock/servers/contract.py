@@ -39,6 +39,8 @@ class Contract:
     """The version that the image's tag asks for ("0.23.0", "1.0.3"); empty is the server's default."""
     image_uri: str = ""
     termination_log: Path | None = None
+    multi_model: bool = False
+    """Whether models come one by one, through `/models` (AWS: "Custom Containers Contract for Multi-Model Endpoints")."""
 
     def path(self, text: str) -> Path:
         """The path of this machine that `text` means: below `/opt/ml/model` it is moved into `model_dir`, else taken as it is."""
@@ -63,6 +65,7 @@ def read_contract(environ: Mapping[str, str] | None = None) -> Contract:
         version=environ.get("PENSTOCK_SERVER_VERSION", ""),
         image_uri=environ.get("PENSTOCK_IMAGE_URI", ""),
         termination_log=Path(log) if log else None,
+        multi_model=environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true",
     )
 
 

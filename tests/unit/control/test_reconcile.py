@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.control.fleet import Endpoint, Host, Replica, Slot
+from penstock.control.fleet import (
+    Container,
+    Endpoint,
+    Fleet,
+    Host,
+    ProductionVariant,
+    Replica,
+    Slot,
+    whole_instances,
+)
 from penstock.control.lifecycle import SERVING, TRANSITIONS, IllegalTransition, Status, Trigger, after
 from penstock.control.reconcile import (
     BACKOFF_CAP_S,
@@ -572,3 +581,40 @@ def test_after_any_disorder_all_is_as_it_should_be(storm: list[tuple[str, int]])
             assert len(place.serving(made)) == len(alive)
     assert {r.endpoint_id for r in place.replicas.values()} <= set(place.endpoints)
     assert {m.status for m in place.endpoints.values()} - {Status.FAILED} <= SERVING
+
+
+def test_one_of_several_containers_is_replaced_alone_on_its_instance() -> None:
+    several = tuple(Container(name, "penstock/scripted") for name in ("one", "two"))
+    place = Place()
+    ids = itertools.count(1)
+    place.new_id = lambda: f"{next(ids):016x}{0:016x}"
+    made = place.put(endpoint())
+    variant = ProductionVariant("main", "i", count=2, containers=several)
+    place.endpoints[made.id] = made = replace(made, fleet=Fleet(1, "c", (variant,)))
+    place.look()
+    started = place.living(made)
+    assert [r.slot for r in started] == [Slot(1, "main", n, name) for n in (0, 1) for name in ("one", "two")]
+    assert len({r.instance_id for r in started}) == 2
+    assert started[0].instance_id == started[1].instance_id
+    for replica in started[:3]:
+        place.show("healthy", of=replica.id)
+    place.look()
+    assert place.endpoints[made.id].status is Status.CREATING
+    place.show("healthy", of=started[3].id)
+    place.settle()
+    assert place.endpoints[made.id].status is Status.IN_SERVICE
+    place.show("exited", of=started[1].id)
+    place.look()
+    assert place.serving(made) == [started[0].id, started[2].id, started[3].id]
+    (new,) = [r for r in place.living(made) if r not in started]
+    assert (new.slot, new.instance_id) == (started[1].slot, started[0].instance_id)
+    assert new.epoch > max(r.epoch for r in started)
+
+
+def test_an_instance_counts_when_it_is_whole() -> None:
+    several = tuple(Container(name, "penstock/scripted") for name in ("one", "two"))
+    made = Fleet(1, "c", (ProductionVariant("m", "i", 2, containers=several), ProductionVariant("n", "i", 2)))
+    slots = list(made.slots())
+    assert whole_instances(made, slots) == {"m": 2, "n": 2}
+    assert whole_instances(made, [slot for slot in slots if slot != Slot(1, "m", 1, "two")]) == {"m": 1, "n": 2}
+    assert whole_instances(made, ()) == {}

@@ -18,10 +18,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 from penstock.control import migrate, schema
-from penstock.control.fleet import ProductionVariant, Replica, Slot
+from penstock.control.fleet import Container, Fleet, ProductionVariant, Replica, Slot
 from penstock.control.lifecycle import Status
 from penstock.control.store import AlreadyExists, Changed, Resource, Store, StoreUnavailable, Transaction, open_store
 from penstock.placement.base import ModelData
+from penstock.routes import MultiModel
 from tests.unit.control.worlds import ACCOUNT, REGION, component, endpoint, fleet, hosting
 
 MODEL = Resource(
@@ -275,3 +276,23 @@ def test_alembic_is_not_imported_for_a_database_of_today(tmp_path: Path) -> None
     )
     command_line = [sys.executable, "-c", program, str(tmp_path / "penstock.db")]
     assert subprocess.run(command_line, check=True, capture_output=True, text=True).stdout == "False\n"
+
+
+async def test_a_replica_is_one_of_several_containers(store: Store) -> None:
+    several = (Container("one", "penstock/scripted"), Container("two", "penstock/tgi", {"K": "V"}))
+    variant = ProductionVariant(
+        "main", "i", containers=several, serial=True, multi_model=MultiModel("s3://b/p/", False)
+    )
+    made = replace(endpoint(), fleet=Fleet(1, "c", (variant,)))
+    replicas = [Replica(f"{n:032x}", made.id, slot, n, "i-0", "boot") for n, slot in enumerate(made.fleet.slots(), 1)]
+
+    def write(t: Transaction) -> None:
+        t.add_endpoint(made)
+        for replica in replicas:
+            t.add_replica(replica)
+
+    await store.run(write)
+    world = await store.run(lambda t: t.world())
+    assert world.endpoints[0].fleet == made.fleet
+    assert world.replicas == tuple(replicas)
+    assert [replica.slot.container for replica in world.replicas] == ["one", "two"]

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from penstock.config import socket_address
 from penstock.control import sockets, table
-from penstock.control.fleet import ProductionVariant, Replica, Slot
+from penstock.control.fleet import Container, Fleet, ProductionVariant, Replica, Slot
 from penstock.control.lifecycle import Status
 from penstock.control.reconcile import Serving
 from penstock.control.store import StoredPlan
 from penstock.control.table import TableServer
 from penstock.placement.base import ReplicaStatus
-from penstock.routes import AccessKey, GatewayEvent, RoutingTable, decode_table, encode_line
+from penstock.routes import AccessKey, GatewayEvent, MultiModel, RoutingTable, decode_table, encode_line
 from tests.unit.control.worlds import ACCOUNT, REGION, component, endpoint, hosting
 from tests.waiting import until_async
 
@@ -199,3 +199,28 @@ async def test_the_socket_is_for_its_owner_alone_however_long_its_path(tmp_path:
     left = os.umask(0)
     os.umask(left)
     assert left != 0o177
+
+
+def test_several_containers_have_replicas_of_their_own() -> None:
+    several = (Container("one", "i"), Container("two", "i"))
+    variant = ProductionVariant("a", "i", containers=several, serial=True)
+    made = replace(endpoint("e", Status.IN_SERVICE), fleet=Fleet(1, "c", (variant,)))
+    replicas = [
+        (Replica(name, made.id, Slot(1, "a", 0, name), 5, "i-0", "boot"), ReplicaStatus(name, 5, "healthy", "h", port))
+        for port, name in enumerate(("one", "two"), 1)
+    ]
+    (shown,) = table.endpoints((Serving(made, tuple(replicas)),), {}, {})
+    (found,) = shown.variants
+    assert (found.replicas, found.serial, found.multi_model) == ((), True, None)
+    assert [(c.name, [(r.id, r.port) for r in c.replicas]) for c in found.containers] == [
+        ("one", [("one", 1)]),
+        ("two", [("two", 2)]),
+    ]
+
+
+def test_a_multi_model_variant_says_where_its_models_lie() -> None:
+    variant = ProductionVariant("a", "i", multi_model=MultiModel("s3://b/p/"))
+    made = replace(endpoint("e", Status.IN_SERVICE), fleet=Fleet(1, "c", (variant,)))
+    (shown,) = table.endpoints((Serving(made, ()),), {}, {})
+    assert shown.variants[0].multi_model == MultiModel("s3://b/p/")
+    assert decode_table(encode_line(RoutingTable(1, (shown,)))).endpoints == (shown,)

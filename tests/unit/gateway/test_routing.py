@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +13,10 @@ from penstock.gateway.components import narrowed
 from penstock.gateway.limits import full_at
 from penstock.gateway.routing import Route, Routes, choose
 from penstock.routes import (
+    Container,
     Endpoint,
     InferenceComponent,
+    MultiModel,
     Replica,
     RoutingStrategy,
     RoutingTable,
@@ -175,3 +178,35 @@ def test_a_new_table_keeps_a_components_targets_and_its_queue() -> None:
     assert after.queue is before.queue
     assert after.queue.bound == 3
     assert part(routes, "b").variants[0].queue is other.queue
+
+
+def several(serial: bool = False, port: int = 1) -> Variant:
+    made = (Container(name, (Replica(name, 1, "127.0.0.1", port + n),)) for n, name in enumerate(("one", "two")))
+    return Variant("v", 1.0, (), containers=tuple(made), serial=serial, routing="LEAST_OUTSTANDING_REQUESTS")
+
+
+def test_containers_are_routes_of_their_own() -> None:
+    routes = routed(several())
+    route = routes.route("1", "us-east-1", "ep")
+    assert route is not None
+    (whole,) = route.variants
+    assert whole.special == "Direct"
+    assert list(whole.containers) == ["one", "two"]
+    one, two = whole.containers.values()
+    assert whole.targets == (*one.targets, *two.targets)
+    assert (one.special, one.variant.container, one.variant.routing) == ("", "one", "LEAST_OUTSTANDING_REQUESTS")
+    assert route.holder("two", 1) == (two, two.targets[0])
+    routes.apply(table(several(serial=True), version=2))
+    route = routes.route("1", "us-east-1", "ep")
+    assert route is not None
+    assert route.variants[0].special == "Serial"
+    assert route.variants[0].targets == whole.targets, "replicas that stay keep their connections"
+    routes.apply(table(several(port=7), version=3))
+    assert all(target.gone for target in whole.targets)
+
+
+def test_a_multi_model_variant_is_marked() -> None:
+    made = replace(variant(), multi_model=MultiModel("s3://b/p/"))
+    route = routed(made).route("1", "us-east-1", "ep")
+    assert route is not None
+    assert route.variants[0].special == "MultiModel"

@@ -187,7 +187,9 @@ def test_names_that_are_no_path_parts_are_refused(tmp_path: Path, name: str) -> 
     with pytest.raises(ValueError, match="path"):
         group_directory(tmp_path, *WHO[:2], name)
     with pytest.raises(ValueError, match="log"):
-        stream_directory(tmp_path, *WHO, f"AllTraffic/{name}")
+        stream_directory(tmp_path, *WHO, f"AllTraffic/i-1/{name}")
+    with pytest.raises(ValueError, match="log"):
+        stream_directory(tmp_path, *WHO, f"{name}/i-1/c")
 
 
 @pytest.mark.parametrize(
@@ -283,3 +285,17 @@ def test_a_closed_pump_leaves_nothing_open(tmp_path: Path) -> None:
     for fd in (out_w, err_w):
         os.close(fd)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_containers_of_one_instance_have_streams_of_their_own(tmp_path: Path) -> None:
+    names = ["AllTraffic/i-1", "AllTraffic/i-1/blue", "AllTraffic/i-1/red"]
+    for name in names:
+        sink(tmp_path, name).feed("stdout", f"I am {name}\n".encode())
+    assert [one.name for one in list_streams(tmp_path, *WHO)] == names
+    assert {e.stream: e.message for e in filter_events(tmp_path, *WHO).events} == {n: f"I am {n}" for n in names}
+    assert [e.message for e in read_forward(directory(tmp_path, names[1])).events] == [f"I am {names[1]}"]
+    delete_stream(tmp_path, *WHO, names[2])
+    assert [one.name for one in list_streams(tmp_path, *WHO)] == names[:2]
+    for name in ("AllTraffic/i-1/a/b", "AllTraffic/i-1/", "AllTraffic/i-1/.."):
+        with pytest.raises(ValueError, match="log stream"):
+            stream_directory(tmp_path, *WHO, name)

@@ -13,7 +13,7 @@ from penstock.config import Paths
 from penstock.placement.base import Placement, ReplicaSpec
 from penstock.placement.null import NullPlacement, Plan
 from penstock.placement.process import ProcessPlacement
-from tests.replicas import QUICK, Objects, spec, until_state
+from tests.replicas import QUICK, Objects, archive, model_data, spec, until_state
 
 
 class Stand(ABC):
@@ -47,7 +47,7 @@ class Stand(ABC):
 
 class ProcessStand(Stand):
     def __init__(self, home: Path) -> None:
-        self.placement = ProcessPlacement(Paths(home), Objects({}), probing=QUICK)
+        self.placement = ProcessPlacement(Paths(home), Objects({"b/m.tar.gz": archive(("f", b"x"))}), probing=QUICK)
 
     def healthy(self) -> ReplicaSpec:
         return spec()
@@ -201,3 +201,19 @@ async def test_close_stops_everything(stand: Stand) -> None:
     with pytest.raises(RuntimeError, match="closed"):
         await stand.placement.start(stand.healthy())
     await stand.placement.close()
+
+
+async def test_models_are_added_to_a_replica_that_runs(stand: Stand) -> None:
+    s = stand.healthy()
+    await stand.placement.start(s)
+    await until_state(stand.placement, s.id, "healthy")
+    data = model_data("s3://b/m.tar.gz")
+    url = await stand.placement.add_model(s.id, "m1", data)
+    assert url.endswith("/models/m1/model")
+    assert await stand.placement.add_model(s.id, "m1", data) == url
+    await stand.placement.remove_model(s.id, "m1")
+    await stand.placement.remove_model(s.id, "m1")
+    await stand.placement.remove_model("never-heard-of", "m1")
+    await stand.placement.stop(s.id)
+    with pytest.raises(KeyError):
+        await stand.placement.add_model(s.id, "m1", data)

@@ -158,7 +158,8 @@ def _show(endpoint: Endpoint, variant: ProductionVariant, serving: Mapping[str, 
         "DesiredInstanceCount": desired.count,
     }
     if variant.image:
-        shown["DeployedImages"] = [deployed_image(variant.image, endpoint.created_at)]
+        images = [container.image for container in variant.containers] or [variant.image]
+        shown["DeployedImages"] = [deployed_image(image, endpoint.created_at) for image in images]
     if endpoint.status in (Status.CREATING, Status.UPDATING, Status.DELETING):
         shown["VariantStatus"] = [{"Status": endpoint.status.value, "StartTime": endpoint.modified_at}]
     return shown
@@ -207,8 +208,8 @@ def _count(fleet: Fleet, name: str) -> int:
 
 
 def check_limit(context: Context, t: Transaction, more: Iterable[ProductionVariant]) -> None:
-    """Raises ResourceLimitExceeded when the replicas of `more` are too many for this machine's settings."""
-    used = sum(len(endpoint.wanted()) for endpoint in t.world().endpoints)
+    """Raises ResourceLimitExceeded when the instances of `more` are too many for this machine's settings."""
+    used = sum(endpoint.instances() for endpoint in t.world().endpoints)
     delta, limit = sum(variant.replicas for variant in more), context.instance_limit
     if used + delta > limit:
         raise AwsError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from penstock.control.fleet import Fleet, ProductionVariant
-from penstock.control.sagemaker import model, paging, tags
+from penstock.control.fleet import Container, Fleet, ProductionVariant
+from penstock.control.sagemaker import model, paging, several, tags
 from penstock.control.sagemaker.context import Context
 from penstock.control.sagemaker.names import ENDPOINT_CONFIG
 from penstock.control.sagemaker.refusals import refuse
@@ -49,7 +49,8 @@ async def create(context: Context, caller: Caller, params: dict[str, Any]) -> di
     def work(t: Transaction) -> None:
         for variant in params["ProductionVariants"]:
             if "ModelName" in variant:
-                model.find(t, caller, variant["ModelName"])
+                found = model.find(t, caller, variant["ModelName"])
+                several.check_use(found.request, variant, asynchronous="AsyncInferenceConfig" in params)
         try:
             t.add(ENDPOINT_CONFIG.table, Resource(arn, caller.account, caller.region, name, context.now(), params))
         except AlreadyExists:
@@ -104,12 +105,15 @@ def fleet(t: Transaction, caller: Caller, name: str, generation: int) -> Fleet:
             variants.append(plan(variant, _NOTHING))
             continue
         found = model.find(t, caller, variant["ModelName"])
-        variants.append(plan(variant, model.container(found.request)))
+        several.check_use(found.request, variant, asynchronous="AsyncInferenceConfig" in config.request)
+        variants.append(plan(variant, *model.containers(found.request), serial=several.is_serial(found.request)))
     return Fleet(generation, config.name, tuple(variants), config.request.get("AsyncInferenceConfig", {}))
 
 
-def plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> ProductionVariant:
-    """What runs for a ProductionVariant, by AWS's names of its members. Raises ValidationException."""
+def plan(
+    variant: Mapping[str, Any], container: Mapping[str, Any], *more: Mapping[str, Any], serial: bool = False
+) -> ProductionVariant:
+    """What runs for a ProductionVariant, by AWS's names of its members and its containers'. Raises ValidationException."""
     serverless = variant.get("ServerlessConfig")
     prefix = variant.get("RoutingConfig", {}).get("PrefixAwareRoutingConfig", {})
     return ProductionVariant(
@@ -126,6 +130,16 @@ def plan(variant: Mapping[str, Any], container: Mapping[str, Any]) -> Production
         concurrency_threshold=prefix.get("ConcurrencyThreshold", 0),
         startup_timeout_s=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_TIMEOUT_S),
         download_timeout_s=variant.get("ModelDataDownloadTimeoutInSeconds", DOWNLOAD_TIMEOUT_S),
+        multi_model=several.multi_model(container),
+        containers=_together((container, *more)) if more else (),
+        serial=bool(more) and serial,
+    )
+
+
+def _together(definitions: Sequence[Mapping[str, Any]]) -> tuple[Container, ...]:
+    return tuple(
+        Container(name, one["Image"], one.get("Environment", {}), model.model_data(one))
+        for name, one in zip(several.names(definitions), definitions, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.control.sagemaker import paging, tags
+from penstock.control.sagemaker import paging, several, tags
 from penstock.control.sagemaker.context import Context
 from penstock.control.sagemaker.names import MODEL
 from penstock.control.sagemaker.refusals import refuse
@@ -22,16 +22,16 @@ _REFUSED = {
     "ModelPackageName": "model packages; name an Image",
     "InferenceSpecificationName": "model packages; name an Image",
     "AdditionalModelDataSources": "additional model data sources",
-    "MultiModelConfig": "multi-model containers",
 }
 
 
 async def create(context: Context, caller: Caller, params: dict[str, Any]) -> dict[str, Any]:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html"""
     arn = MODEL.arn(caller, params["ModelName"])
-    data = model_data(container(params))
-    if data is not None and data.kind != "prefix":
-        await _must_be_there(context.objects, data.url)
+    for definition in containers(params):
+        data = model_data(definition)
+        if data is not None and data.kind != "prefix":
+            await _must_be_there(context.objects, data.url)
     given = tags.read(params.pop("Tags", []))
 
     def work(t: Transaction) -> None:
@@ -79,25 +79,39 @@ def find(t: Transaction, caller: Caller, name: str) -> Resource:
 
 
 def container(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The container that a CreateModel request asks for. Raises ValidationException where it is not one that Penstock can run."""
-    primary, several = request.get("PrimaryContainer"), request.get("Containers", [])
-    if primary and several:
+    """The one container of a CreateModel request, for what can run no more, and no further models. Raises ValidationException."""
+    only, *more = containers(request)
+    if more:
+        raise ValidationException("Containers: give one container; several serve a variant only.")
+    if several.is_multi_model(only):
+        raise ValidationException("Mode: a MultiModel container serves a variant only.")
+    return only
+
+
+def containers(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The containers that a CreateModel request asks for. Raises ValidationException where Penstock can't run one, or not together."""
+    primary, listed = request.get("PrimaryContainer"), request.get("Containers", [])
+    if primary and listed:
         raise ValidationException("Give either PrimaryContainer or Containers, not both.")
-    if len(several) > 1:
-        raise ValidationException("Containers: Penstock does not support inference pipelines; give one container.")
-    chosen: Mapping[str, Any] | None = primary or next(iter(several), None)
+    chosen: tuple[Mapping[str, Any], ...] = tuple(listed)
+    if primary:  # AWS ignores a hostname here
+        chosen = ({name: value for name, value in primary.items() if name != "ContainerHostname"},)
     if not chosen:
         raise ValidationException("Give the model a container: PrimaryContainer, or one in Containers.")
-    refuse(chosen, _REFUSED)
-    if chosen.get("Mode", "SingleModel") != "SingleModel":
-        raise ValidationException("Mode: Penstock does not support multi-model containers.")
-    if not chosen.get("Image"):
-        raise ValidationException("The container needs an Image.")
+    for definition in chosen:
+        refuse(definition, _REFUSED)
+        if not definition.get("Image"):
+            raise ValidationException("The container needs an Image.")
+        several.check_mode(definition)
+    if len(chosen) > 1:
+        several.check_together(request, chosen)
     return chosen
 
 
 def model_data(container: Mapping[str, Any]) -> ModelData | None:
-    """Where a container's artifact lies. Raises ValidationException."""
+    """Where a container's artifact lies; None where it has none, or gets its models one by one. Raises ValidationException."""
+    if several.is_multi_model(container):
+        return None
     url: str = container.get("ModelDataUrl", "")
     source = container.get("ModelDataSource", {}).get("S3DataSource")
     if url and source:

@@ -41,6 +41,7 @@ class BidirectionalInvocation(Invocation, Timed):
     __slots__ = ("_decoder", "_input_over", "_longest", "_parts", "_path", "_since", "_socket", "_verifier")
     rules = BIDIRECTIONAL
     action = f"sagemaker:{OPERATION}"
+    through_pipelines = False
     client: StreamClient
 
     def __init__(

@@ -30,7 +30,7 @@ def _of(fault: Fault, endpoint: Endpoint, session: str) -> AwsError:
         case "ServiceUnavailable":
             return failures.unavailable("The service is unavailable. Send the request again.")
         case "ModelNotReady":
-            return AwsError("ModelNotReadyException", "The model is not ready yet. Send the request again.", status=429)
+            return failures.model_not_ready()
         case "Throttling":
             return AwsError("ThrottlingException", "Rate exceeded", status=400)
         case _:

@@ -50,6 +50,8 @@ def build(
 
 
 def _read_all(contract: Contract, environ: Mapping[str, str], version: tuple[int, int]) -> list[ModelSettings]:
+    if contract.multi_model:  # they come one by one, through /models
+        return []
     try:
         found = discover(contract.model_dir.absolute(), environ)
         return [model_settings.read(item.name, item.directory, environ, version) for item in found]

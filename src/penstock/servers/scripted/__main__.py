@@ -5,28 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
-from pathlib import Path
 
 from penstock.servers.contract import fail, listen, log_to_stdout, read_contract
-from penstock.servers.scripted.script import DEFAULT, Script, parse_script
+from penstock.servers.scripted.find import find_script
 from penstock.servers.scripted.server import Server
-
-
-def find_script(environ: Mapping[str, str], model_dir: Path) -> Script:
-    """From `PENSTOCK_SCRIPT`, else `script.json` in the model's directory or its only subdirectory, else the default.
-
-    Raises ValueError on a script that is none, OSError on a file that can't be read.
-    """
-    if text := environ.get("PENSTOCK_SCRIPT"):
-        return parse_script(text)
-    if model_dir.is_dir():
-        entries = list(model_dir.iterdir())
-        nested = entries[0] if len(entries) == 1 and entries[0].is_dir() else model_dir
-        for place in (model_dir, nested):
-            if (path := place / "script.json").is_file():
-                return parse_script(path.read_bytes())
-    return DEFAULT
 
 
 def main() -> None:
@@ -40,7 +22,7 @@ def main() -> None:
     if script.start.fail:
         fail(script.start.fail, contract=contract, code=script.start.code)
     with listen(contract) as sock:
-        asyncio.run(Server(script).run(sock))
+        asyncio.run(Server(script, multi_model=contract.multi_model).run(sock))
 
 
 if __name__ == "__main__":

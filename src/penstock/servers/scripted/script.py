@@ -138,6 +138,8 @@ class Die(_Strict, frozen=True, kw_only=True):
     after_pings: Count | None = None
     after_requests: Count | None = None
     after_ms: Milliseconds | None = None
+    after_loads: Count | None = None
+    """Instead of answering that load of a model."""
     code: int = 1
 
 
@@ -148,6 +150,12 @@ class Sessions(_Strict, frozen=True, kw_only=True):
     dialect: Literal["documentation", "library"] = "documentation"
 
 
+class Models(_Strict, frozen=True, kw_only=True):
+    """Of a multi-model server: how many models may be loaded at a time; a further load is answered with 507."""
+
+    capacity: Count | None = None
+
+
 class _Frame(_Strict, frozen=True, kw_only=True):
     choose: str = ""
     """The member of a JSON request body that names one of `scripts`, or holds steps itself. Empty: nothing is chosen."""
@@ -155,6 +163,7 @@ class _Frame(_Strict, frozen=True, kw_only=True):
     start: Start = Start()
     die: Die = Die()
     sessions: Sessions | None = None
+    models: Models = Models()
     ignore_sigterm: bool = False
 
 

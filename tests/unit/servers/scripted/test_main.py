@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.servers.scripted.__main__ import find_script
+from penstock.servers.scripted.find import find_script
 from penstock.servers.scripted.script import DEFAULT, Send
 from tests.replicas import PYTHONPATH
 

@@ -16,17 +16,20 @@ from typing import Any
 import pytest
 
 from penstock.servers.scripted.http import BODY_BYTES, Request, serve_connection
+from penstock.servers.scripted.player import Refused, SessionStore
 from penstock.servers.scripted.script import Sessions, parse_script
-from penstock.servers.scripted.server import Refused, Server, SessionStore
+from penstock.servers.scripted.server import Server
 from tests.waiting import until_async
 
 
 @asynccontextmanager
-async def serving(script: dict[str, Any] | list[Any]) -> AsyncIterator[tuple[int, list[int]]]:
+async def serving(
+    script: dict[str, Any] | list[Any], *, multi_model: bool = False
+) -> AsyncIterator[tuple[int, list[int]]]:
     """The port of a server of `script` (a list is its steps), and the statuses with which it would have exited."""
     exits: list[int] = []
     text = json.dumps({"steps": script} if isinstance(script, list) else script)
-    server = Server(parse_script(text), leave=exits.append)
+    server = Server(parse_script(text), multi_model=multi_model, leave=exits.append)
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
