@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +49,12 @@ def run_program(penstock: Penstock, tmp_path: Path) -> RunProgram:
     """Run a program of `programs/` under `penstock run` and return the JSON document that it prints after RESULT."""
 
     def run(
-        environment: str, program: str, *arguments: str, timeout_s: float = 300, **variables: str
+        environment: str,
+        program: str,
+        *arguments: str,
+        before: Sequence[str] = (),
+        timeout_s: float = 300,
+        **variables: str,
     ) -> dict[str, Any]:
         python = ENVIRONMENTS / environment / "bin" / "python"
         if not python.exists():
@@ -62,13 +67,14 @@ def run_program(penstock: Penstock, tmp_path: Path) -> RunProgram:
             "--home",
             str(penstock.home),
             "--",
+            *before,
             str(python),
             str(PROGRAMS / program),
             *arguments,
         ]
-        before = clean_environment(HOME=str(tmp_path / "home"), **variables)
+        outside = clean_environment(HOME=str(tmp_path / "home"), **variables)
         done = subprocess.run(
-            command, cwd=tmp_path, env=before, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, cwd=tmp_path, env=outside, capture_output=True, text=True, timeout=timeout_s, check=False
         )
         assert done.returncode == 0, f"{program} in {environment}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         # The SDKs draw panels on standard output too, some without a final newline.

@@ -80,8 +80,8 @@ def run() -> Result:
         bench = Bench(
             Server(listener),
             Path(name),
-            rounds=2 if quick else 5,
-            seconds=0.4 if quick else 1.0,
+            rounds=2 if quick else 9,
+            seconds=0.4 if quick else 0.6,
             warm_s=0.2 if quick else 0.4,
             many=200 if quick else 2000,
             load_core=cores[0],
