@@ -266,11 +266,10 @@ class Invocation(Exchange):
         assert self.variant is not None
         assert self.route is not None
         door, queue = self.client.door, self.variant.queue
-        if len(queue) and not waited:
-            queue.join(self)  # nobody overtakes those who wait
-            return
         target = choose(self.variant, door.rng, self.tried, self.prefix)
-        if target is not None:
+        if target is not None and len(queue) and not waited and queue.wants(target):
+            queue.join(self)  # nobody overtakes those who wait
+        elif target is not None:
             self._take(target)
             self._dial = self.reach(target)
         elif len(self.tried) < len(self.variant.targets):
@@ -282,20 +281,24 @@ class Invocation(Exchange):
         """Asks for a connection to `target`; `upstream_ready` brings it."""
         return reach(self.client.door.loop, target, self)
 
-    def go_on(self) -> None:
-        """The queue's turn has come to this request, or its variant's replicas have changed."""
-        self.client.door.loop.call_soon(self._go_on)
+    def accepts(self, target: Target) -> bool:
+        return self.variant is not None and target in self.variant.targets and target not in self.tried
 
-    def _go_on(self) -> None:
-        if self.left or self.target is not None:
-            if self.variant is not None:
-                self.variant.queue.freed()  # the room that was meant for this one is the next one's
-            return
-        try:
-            self._look_again()
-            self._dispatch(waited=True)
-        except AwsError as error:
-            self._refuse(error)
+    def go_on(self, freed: Target | None) -> None:
+        """The queue's turn has come to this request, or its variant's replicas have changed."""
+        self.client.door.loop.call_soon(self._go_on, freed)
+
+    def _go_on(self, freed: Target | None) -> None:
+        assert self.variant is not None
+        queue, room = self.variant.queue, self.variant.room
+        if not self.left and self.target is None:
+            try:
+                self._look_again()
+                self._dispatch(waited=True)
+            except AwsError as error:
+                self._refuse(error)
+        if freed is not None and freed.outstanding < room:
+            queue.freed(freed)  # the room that was meant for this one is the next one's
 
     def _look_again(self) -> None:
         """Finds the endpoint in the table of now: it may have other replicas than when the wait began, or none. Raises AwsError."""
@@ -316,9 +319,10 @@ class Invocation(Exchange):
     def _take(self, target: Target | None) -> None:
         """Counts this request against `target`, and no more against the one before."""
         if self.target is not None:
-            self.target.outstanding -= 1
+            freed = self.target
+            freed.outstanding -= 1
             if self.variant is not None and self.variant.room:
-                self.variant.queue.freed()
+                self.variant.queue.freed(freed)
         self.target = target
         if target is not None:
             target.outstanding += 1
@@ -404,7 +408,7 @@ class Invocation(Exchange):
         if failure is Failure.REFUSED:
             self.tried.append(target)
             try:
-                self._dispatch()
+                self._dispatch(waited=True)  # its turn had come
             except AwsError as error:
                 self._refuse(error)
         elif self._status == 0:
