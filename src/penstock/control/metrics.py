@@ -8,6 +8,7 @@ AWS's page: "Monitor Amazon SageMaker endpoints with Amazon CloudWatch".
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -61,6 +62,8 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, str, str, str], _Series] = {}
+        self._gone: deque[int] = deque(maxlen=64)
+        """Workers that ended lately: their last words may come after their end."""
         self._dropped = 0
         self.loaded: Callable[[], Loaded] = lambda: ()
         """How many models each multi-model variant has loaded."""
@@ -68,15 +71,13 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def add(self, event: GatewayEvent) -> None:
-        if event.kind == "ready":  # a worker that is new has nothing in flight, whatever its forerunner had
-            for series in self._series.values():
-                series.in_flight.pop(event.worker, None)
         self._dropped += event.dropped
         told = event.measured
         if told is None:
             return
         series = self._of((told.endpoint, told.variant, told.region, told.account, told.component))
-        series.in_flight[event.worker] = told.in_flight
+        if event.worker not in self._gone:
+            series.in_flight[event.worker] = told.in_flight
         for name, added in told.counts.items():
             series.counts[name] = series.counts.get(name, 0) + added
         for name, latency in told.latencies.items():
@@ -95,6 +96,12 @@ class Metrics(Collector):
         if len(self._series) > MAX_SERIES:
             del self._series[next(iter(self._series))]
         return series
+
+    def forget(self, worker: int) -> None:
+        """That worker has ended: nothing of its is in flight any more. Numbers are not used twice."""
+        self._gone.append(worker)
+        for series in self._series.values():
+            series.in_flight.pop(worker, None)
 
     def collect(self) -> Iterator[Metric]:
         for name, text in COUNTS.items():

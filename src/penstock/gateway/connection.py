@@ -300,7 +300,7 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> None:
         """The first request is answered and its body is read: on to the next, or to waiting for one."""
         self._queue.popleft()
-        if self._closing or not self._keep_alive or self.door.draining:
+        if self._closing or not self._keep_alive or self.door.stopping:
             self._close()
         elif self._queue:
             self._waiting = 0
@@ -326,7 +326,9 @@ class ClientConnection(asyncio.Protocol):
     @property
     def keep_alive(self) -> bool:
         """Whether the connection goes on after the present answer: its head must say so."""
-        return self._keep_alive and not self._closing and not self.door.draining
+        if self.door.draining and len(self._queue) < 2:  # what is in the pipeline already is answered here
+            self._keep_alive = False
+        return self._keep_alive and not self._closing and not self.door.stopping
 
     def proceed(self) -> None:
         """Tells a client that waits for it to send the body."""

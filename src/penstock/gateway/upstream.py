@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from fcntl import ioctl
 from enum import Enum
+from fcntl import ioctl
 from functools import lru_cache
 from termios import FIONREAD
 from typing import Protocol, cast
