@@ -59,6 +59,7 @@ class Invocation(Exchange):
         "begun",
         "endpoint_name",
         "left",
+        "opened",
         "prefix",
         "returned",
         "route",
@@ -87,6 +88,8 @@ class Invocation(Exchange):
         self.upstream: Upstream | None = None
         self.tried: list[Target] = []
         self.session = ""
+        self.opened: Session | None = None
+        """The session that the container says it has opened for this request."""
         self.prefix = b""
         self.left = False
         self.returned: list[tuple[str, str]] = []
@@ -346,15 +349,14 @@ class Invocation(Exchange):
         if 200 <= status < 300:
             try:
                 self._read_returned(headers)
-            except OSError as error:  # a full disk: a session that nobody could find again must not be announced
-                log.error("request %s: its session cannot be kept: %s", self.request_id, error)
+            except OSError as error:
                 self._give_back()
-                self._refuse(failures.internal())
+                self._not_kept(error)
                 return
             self.accepted(headers)
 
     def _read_returned(self, headers: dict[str, str]) -> None:
-        """Keeps what the container says of its session; to NEW_SESSION either of two headers, by AWS's page and by AWS's library."""
+        """Notes what the container says of its session; to NEW_SESSION either of two headers, by AWS's page and by AWS's library."""
         door, target, route = self.client.door, self.target, self.route
         assert target is not None
         assert route is not None
@@ -363,7 +365,7 @@ class Invocation(Exchange):
         opened = headers.get(NEW_SESSION) or headers.get(SESSION) if self.session == NEW else None
         if opened:
             session_id, expires = read_new_session(opened, door.clock())
-            door.sessions.remember(Session(session_id, route.endpoint.arn, target.name, target.epoch, expires))
+            self.opened = Session(session_id, route.endpoint.arn, target.name, target.epoch, expires)
             self.returned.append((NEW_SESSION, opened))
         if closed := headers.get(CLOSED_SESSION):
             door.sessions.forget(route.endpoint.arn, closed.partition(";")[0].strip())
@@ -389,10 +391,21 @@ class Invocation(Exchange):
         self.upstream = None
         self.trace.answered = instant()
         self._take(None)
-        if 200 <= self._status < 300:
-            self.finished()
-        else:
+        if not 200 <= self._status < 300:
             self._refuse(self._container_error(b"".join(self._error_body)))
+            return
+        if self.opened is not None:  # not before: of a session whose answer breaks off nobody would ever hear
+            try:
+                self.client.door.sessions.remember(self.opened)
+            except OSError as error:
+                self._not_kept(error)
+                return
+        self.finished()
+
+    def _not_kept(self, error: OSError) -> None:
+        """A full disk: a session that nobody could find again must not be announced."""
+        log.error("request %s: its session cannot be kept: %s", self.request_id, error)
+        self._refuse(failures.internal())
 
     def upstream_failed(self, failure: Failure) -> None:
         self._dial = self.upstream = None
