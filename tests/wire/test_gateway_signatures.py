@@ -37,14 +37,14 @@ def signing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         house.close()
 
 
-class Unsigned(SigV4Auth):
+class Unsigned(SigV4Auth):  # type: ignore[misc]  # botocore has no types
     """A signer that leaves the body out, as SDKs do over TLS where they are told to."""
 
     def payload(self, request: AWSRequest) -> str:
         return "UNSIGNED-PAYLOAD"
 
 
-class OfBody(SigV4QueryAuth):
+class OfBody(SigV4QueryAuth):  # type: ignore[misc]
     """botocore would move a POST's body into the query; other SDKs' presigners leave it where it is."""
 
     def payload(self, request: AWSRequest) -> str:
