@@ -80,7 +80,7 @@ class Samples:
         for upper, count in zip((*self.bounds, inf), self.buckets, strict=False):
             if count and seen + count >= wanted:
                 low, high = max(lower, self.least), min(upper, self.most)
-                return low + (high - low) * max(wanted - seen, 0.0) / count
+                return min(low + (high - low) * max(wanted - seen, 0.0) / count, high)
             seen += count
             lower = upper
         return None

@@ -271,10 +271,14 @@ class Upstream(asyncio.Protocol):
             if sink.upstream_read(data):  # the token path: one read, one chunk, nothing for the parser to learn
                 return
             self._at_chunk = False
-        if not self._head_bytes and self.whole_chunks and not self.answering:
-            if (read := read_answer(data)) is not None:
-                self._tell_whole(sink, *read)
-                return
+        if (
+            not self.answering
+            and not self._head_bytes
+            and self.whole_chunks
+            and (read := read_answer(data)) is not None
+        ):
+            self._tell_whole(sink, *read)
+            return
         self._head_bytes += len(data)
         try:
             self._feed(data)
