@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,11 @@ def invoke(server: Penstock) -> None:
         for call in (runtime.invoke_endpoint, runtime.invoke_endpoint_with_response_stream):
             with suppress(Exception):
                 answer = call(EndpointName="ep", Body=body, CustomAttributes=NAMED, ContentType="application/json")
-                list(answer["Body"])
+                with closing(answer["Body"]) as said:
+                    list(said)
     with pytest.raises(ClientError):
         runtime.invoke_endpoint(EndpointName="absent", Body=ASKED)
+    runtime.close()
 
 
 def store(server: Penstock) -> list[str]:
@@ -68,11 +70,13 @@ def store(server: Penstock) -> list[str]:
     s3 = server.client("s3", signature_version="s3v4")
     s3.create_bucket(Bucket="bucket")
     s3.put_object(Bucket="bucket", Key="k", Body=STORED)
-    assert s3.get_object(Bucket="bucket", Key="k")["Body"].read() == STORED.encode()
+    with closing(s3.get_object(Bucket="bucket", Key="k")["Body"]) as body:
+        assert body.read() == STORED.encode()
     url = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "k"})
     bundle = server.environment()["AWS_CA_BUNDLE"]
     assert requests.get(url, verify=bundle, timeout=10).text == STORED
     assert requests.get(url[:-3], verify=bundle, timeout=10).status_code == 403
+    s3.close()
     return [part.partition("=")[2] for part in url.split("&") if "Signature" in part]
 
 
@@ -96,7 +100,8 @@ def test_nothing_private_is_in_any_log(server: Penstock) -> None:
     created = json.loads(server.cli("keys", "create", "--name", "other", "--json").stdout)
     invoke(server)
     proofs = [*store(server), *misuse(server, key, secret)]
-    last = server.client("sts").get_caller_identity()["ResponseMetadata"]["RequestId"]
+    with closing(server.client("sts")) as sts:
+        last = sts.get_caller_identity()["ResponseMetadata"]["RequestId"]
     logs = server.home / "logs"
     access = logs / "access.jsonl"
     until(lambda: access.exists() and last in access.read_text(), what="the last request's line")

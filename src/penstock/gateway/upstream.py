@@ -32,6 +32,8 @@ MAX_HEAD = 64 * 1024
 MAX_PART = 1024 * 1024
 """A chunk longer than this is passed on in pieces, so that one stream holds no more than this."""
 
+_NOTHING = b"\0\0\0\0"
+"""FIONREAD's answer where no byte waits to be read."""
 _TCP_INFO_UNACKED = slice(24, 28)
 _TCP_INFO_STATE = 0
 _TCP_CLOSE = 7
@@ -107,6 +109,7 @@ class Upstream(asyncio.Protocol):
         "_at_chunk",
         "_body_parts",
         "_ended",
+        "_fd",
         "_feed",
         "_framed",
         "_head_bytes",
@@ -139,6 +142,7 @@ class Upstream(asyncio.Protocol):
         self.target = target
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anybody else sees this object
         self.sink: Sink | None = None
+        self._fd = -1
         self.reused = self.sending = False
         self.idle_since = self.idle_until = 0.0
         self.keep_s = IDLE_S
@@ -182,7 +186,9 @@ class Upstream(asyncio.Protocol):
         """Whether it is open, and the other side has not spoken unasked: that would pass for the next request's answer."""
         if self.transport.is_closing():
             return False
-        return not any(ioctl(self.transport.get_extra_info("socket").fileno(), FIONREAD, b"\0\0\0\0"))
+        if self._fd < 0:
+            self._fd = self.transport.get_extra_info("socket").fileno()
+        return ioctl(self._fd, FIONREAD, _NOTHING) == _NOTHING
 
     def abort(self) -> None:
         """Closes at once and tells nobody: this is how a container learns that it may stop."""
