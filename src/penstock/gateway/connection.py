@@ -491,6 +491,9 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._close()
 
+    def relieve(self) -> None:
+        """Another worker has taken our place: the next answer says so, if one comes."""
+
     def drain(self) -> None:
         """The server is stopping: an idle connection closes now, a busy one after its answer."""
         if not self._queue:

@@ -15,8 +15,8 @@ async def hand_over(door: Door, servers: Sequence[asyncio.Server], stop: asyncio
     """Returns when all that was accepted here is over, or on `stop`; at the latest when the longest stream and a silence would be.
 
     The sockets that close here are held open by the successor, who accepts what waits on them. A connection that is kept gets one
-    more answer, with `connection: close`, and is closed before that only when it has been silent for as long as ever: a client must
-    never find it closed under a request that it has just sent.
+    more answer, with `connection: close` (in HTTP/2 it is told at once that it goes away). Before that it is closed only when it has
+    been silent for as long as ever: a client must never find it closed under a request that it has just sent.
     """
     # They begin to wait before the sockets close: afterwards uvloop's `wait_closed` returns at once. It counts every connection, those
     # too that are still shaking hands, which the door does not know of yet.
@@ -25,12 +25,14 @@ async def hand_over(door: Door, servers: Sequence[asyncio.Server], stop: asyncio
     for server in servers:
         server.close()
     door.draining = True
+    for client in list(door.connections):
+        client.relieve()
     told = asyncio.ensure_future(stop.wait())
     limits = door.limits
     everything = asyncio.gather(*over)
     await asyncio.wait(
         (everything, told),
-        timeout=limits.stream_timeout_s + limits.keepalive_timeout_s,
+        timeout=max(limits.stream_timeout_s, limits.bidirectional_timeout_s) + limits.keepalive_timeout_s,
         return_when=asyncio.FIRST_COMPLETED,
     )
     everything.cancel()
