@@ -127,6 +127,8 @@ class Latency:
 
     buckets: list[int]
     total_us: float = 0.0
+    least_us: float = 0.0
+    most_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,3 +54,29 @@ def test_what_outlasts_the_drain_gets_an_exception(tmp_path: Path) -> None:
         assert lines.count('"InternalStreamFailure"') == 3
     finally:
         house.close()
+
+
+def test_a_relieved_worker_lets_conversations_finish_and_answers_what_comes_late(house: House) -> None:
+    """A client that has not read the GOAWAY yet may open one more: nothing is refused."""
+    serve(house)
+    with Http2(house) as silent, Http2(house) as client:
+        silent.converse().cancel()
+        stream = client.converse()
+        stream.part("before")
+        assert said(stream.message())[0] == b"before"
+        assert house.process is not None
+        house.process.send_signal(signal.SIGUSR2)
+        client.run(lambda: client.goaway == [0])
+        silent.run(lambda: silent.goaway == [0])
+        late = client.converse()
+        late.part("late")
+        assert said(late.message())[0] == b"late"
+        late.finish()
+        ends_cleanly(late)
+        stream.part("after")
+        assert said(stream.message())[0] == b"after"
+        stream.finish()
+        ends_cleanly(stream)
+        client.run(lambda: client.closed)
+        assert not silent.closed, "who is silent has its time"
+    assert house.process.wait(10) == 0

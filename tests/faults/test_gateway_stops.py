@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from botocore.exceptions import EventStreamError
 
+from penstock.routes import Variant
 from tests.waiting import until
-from tests.wire.gateway_fixture import House, Seen, Wire, echo
-from tests.wire.raw import connect, read_all, signed
+from tests.wire.gateway_fixture import House, Seen, Wire, answering, echo
+from tests.wire.raw import connect, read_all, read_answer, signed
 
 
 def test_sigterm_lets_streams_finish(house: House) -> None:
@@ -121,3 +125,87 @@ def test_the_gateway_dies_with_its_parent(tmp_path: Path) -> None:
         until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     finally:
         house.close()
+
+
+def test_who_waits_for_a_replica_is_served_while_it_drains(house: House) -> None:
+    """One runs, one waits for its room: both were there before the signal."""
+    release, entered = threading.Event(), list[bytes]()
+
+    async def slow(request: Seen, wire: Wire) -> None:
+        entered.append(request.body)
+        await asyncio.get_running_loop().run_in_executor(None, release.wait)
+        await echo(request, wire)
+
+    replica = house.replica(answering(slow))
+    house.endpoint("ep", Variant("AllTraffic", 1.0, (replica.replica,), max_concurrency=1))
+    with connect(house) as first, connect(house) as second, connect(house) as third:
+        first.sendall(signed(house, "/endpoints/ep/invocations", b"runs"))
+        until(lambda: entered)
+        second.sendall(signed(house, "/endpoints/ep/invocations", b"waits"))
+        third.sendall(signed(house, "/endpoints/absent/invocations", b""))
+        assert read_answer(third).status == 400, "what came before is dealt with"
+        assert house.process is not None
+        house.process.send_signal(signal.SIGTERM)
+        until(lambda: "drains" in house.log())
+        release.set()
+        assert read_all(first).endswith(b"you said runs")
+        assert read_all(second).endswith(b"you said waits")
+        assert read_all(third) == b""
+    assert house.process.wait(10) == 0
+
+
+def test_an_upload_to_control_is_finished(house: House) -> None:
+    """Its body was on its way when the signal came."""
+    body = b"z" * 1_000_000
+    request = signed(house, "/bucket/key", body, method="PUT")
+    with connect(house) as sock:
+        sock.sendall(request[:-500_000])
+        until(lambda: established(house), what="the upload under way")
+        assert house.process is not None
+        house.process.send_signal(signal.SIGTERM)
+        until(lambda: "drains" in house.log())
+        sock.sendall(request[-500_000:])
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+    assert house.control_seen[0].body == body
+    assert house.process.wait(10) == 0
+
+
+def established(house: House) -> bool:
+    found = psutil.Process(house.pid).net_connections("tcp")
+    return any(one.status == psutil.CONN_ESTABLISHED for one in found)
+
+
+def test_over_tls_streams_finish_and_whoever_is_silent_is_let_go(house: House) -> None:
+    release = threading.Event()
+
+    async def slow(request: Seen, wire: Wire) -> None:
+        await wire.begin_chunks()
+        await wire.chunk(b"first")
+        await asyncio.get_running_loop().run_in_executor(None, release.wait)
+        await wire.chunk(b"last")
+        await wire.end_chunks()
+
+    house.serve(slow)
+    context = ssl.create_default_context(cafile=str(house.paths.ca_certificate))
+
+    def secured() -> ssl.SSLSocket:
+        plain = socket.create_connection(("localhost", house.ports["https"]), timeout=10)
+        return context.wrap_socket(plain, server_hostname="localhost")
+
+    runtime = house.client("sagemaker-runtime", "https")
+    body = runtime.invoke_endpoint_with_response_stream(EndpointName="ep", Body=b"{}")["Body"]
+    events = iter(body)
+    assert next(events)["PayloadPart"]["Bytes"] == b"first"
+    with secured() as idle, secured() as begun:
+        begun.sendall(b"POST /endpoints/ep/invocations HTTP/1.1\r\nHost: localhost\r\n")
+        assert house.process is not None
+        house.process.send_signal(signal.SIGTERM)
+        assert idle.recv(1) == b"", "with TLS's own farewell"
+        release.set()
+        assert [event["PayloadPart"]["Bytes"] for event in events] == [b"last"]
+        body.close()
+        with suppress(OSError):
+            begun.recv(65536)
+    assert house.process.wait(10) == 0

@@ -100,3 +100,67 @@ def test_a_new_replica_takes_from_the_queue_and_a_deleted_endpoint_empties_it(ho
     assert answers(waiting) == ["400"]
     gate.open.set()
     assert answers(running) == ["you said run"]
+
+
+def test_a_replica_that_dies_leaves_nobody_waiting_for_it(house: House) -> None:
+    """Three run, three wait; one breaks and the replica takes no more connections: who waits is told so, not left to the others' end."""
+    gate = Gate(house, replicas=1, max_concurrency=3)
+    running = [gate.ask(f"run{n}") for n in range(3)]
+    until(lambda: gate.held == 3)
+    waiting = [gate.ask(f"wait{n}") for n in range(3)]
+    server = gate.replicas[0].server
+    assert server is not None
+
+    async def close() -> None:
+        server.close()
+
+    house.run(close())
+    running.pop().close()  # its room is free, and nobody can have it
+    assert answers(*waiting) == ["424"] * 3
+    gate.open.set()
+    assert answers(*running) == ["you said run0", "you said run1"]
+
+
+def test_who_waits_for_one_replica_holds_up_nobody_who_waits_for_any(house: House) -> None:
+    """A session has one replica; while that is busy, the room of another goes to the next in line."""
+    release: dict[str, threading.Event] = {}
+    held: list[str] = []
+
+    async def hold(request: Seen, wire: Wire) -> None:
+        text = request.body.decode()
+        if request.headers.get("x-amzn-sagemaker-session-id") == "NEW_SESSION":
+            await wire.answer(b"opened", headers={"X-Amzn-SageMaker-New-Session-Id": "s-1"})
+            return
+        held.append(text)
+        await until_async(release.setdefault(text, threading.Event()).is_set, deadline_s=60)
+        await echo(request, wire)
+
+    def ask(text: str, **headers: str) -> socket.socket:
+        sock = connect(house, 30)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        sock.sendall(signed(house, "/endpoints/ep/invocations", text.encode(), headers=named))
+        return sock
+
+    replicas = [house.replica(answering(hold)) for _ in range(2)]
+    of_both = tuple(one.replica for one in replicas)
+    house.endpoint("ep", Variant("v", 1.0, of_both, routing="LEAST_OUTSTANDING_REQUESTS", max_concurrency=1))
+    with ask("", X_Amzn_SageMaker_Session_Id="NEW_SESSION") as opening:
+        assert read_answer(opening).body == b"opened"
+    of_session = ask("first of the session", X_Amzn_SageMaker_Session_Id="s-1")
+    until(lambda: "first of the session" in held)
+    other = ask("other")
+    until(lambda: "other" in held)
+    again = ask("second of the session", X_Amzn_SageMaker_Session_Id="s-1")
+    with connect(house) as probe:
+        probe.sendall(signed(house, "/endpoints/nowhere/invocations", b""))
+        assert read_answer(probe).status == 400
+    anybody = ask("anybody")
+    for text in ("other", "anybody"):
+        until(lambda text=text: text in held)  # type: ignore[misc]
+        release.setdefault(text, threading.Event()).set()
+    assert answers(other, anybody) == ["you said other", "you said anybody"]
+    assert "second of the session" not in held
+    release["first of the session"].set()
+    release["second of the session"] = threading.Event()
+    release["second of the session"].set()
+    assert answers(of_session, again) == ["you said first of the session", "you said second of the session"]

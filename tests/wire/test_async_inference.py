@@ -178,3 +178,31 @@ def test_the_queue_outlives_a_kill_and_keeps_its_limit(tmp_path: Path) -> None:
         assert (times[2] - times[0]).total_seconds() >= 2, "one at a time"
     finally:
         assert server.stop() == 0
+
+
+def test_a_request_that_has_waited_too_long_fails_without_being_run(tmp_path: Path) -> None:
+    """RequestTTLSeconds is at least 60: the server sleeps through the rest of it."""
+    server = Penstock(tmp_path / "home").start()
+    try:
+        server.client("s3").create_bucket(Bucket="results")
+        slow = {"steps": [{"wait_ms": 60_000}, {"echo": "body"}]}
+        deploy(server, "slow", slow, MaxConcurrentInvocationsPerInstance=1)
+        runtime = server.client("sagemaker-runtime")
+        runs = runtime.invoke_endpoint_async(EndpointName="slow", Body=b"runs", InvocationTimeoutSeconds=1)
+        waits = runtime.invoke_endpoint_async(
+            EndpointName="slow", Body=b"waits", RequestTTLSeconds=60, InferenceId="waits"
+        )
+        server.kill()
+        [path] = [one for one in waiting_jobs(server) if json.loads(one.read_bytes())["inference_id"] == "waits"]
+        job = json.loads(path.read_bytes())
+        assert job["expires"] - job["received"] == pytest.approx(60)
+        path.write_text(json.dumps(job | {"received": job["received"] - 61, "expires": job["expires"] - 61}))
+        server.start()
+        text = fetched(server, waits["FailureLocation"])
+        assert text == b"The request expired before it could be processed."
+        assert fetched(server, runs["FailureLocation"]).startswith(b"Your invocation timed out")
+        until(lambda: not list((server.home / "async").iterdir()), what="an empty queue")
+        listed = server.client("s3").list_objects_v2(Bucket="results", Prefix="out/")
+        assert listed["KeyCount"] == 0, "neither has an output"
+    finally:
+        assert server.stop() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 
 import pytest
 import requests
@@ -11,6 +12,8 @@ from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from tests.clients.conftest import ENVIRONMENTS, PROGRAMS
+from tests.running import clean_environment
 from tests.wire.gateway_fixture import KEY, REGION, House, Seen, Wire, echo
 
 EVENTS = [b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n', b"data: [DONE]\n\n"]
@@ -110,3 +113,58 @@ def test_a_token_opens_no_other_route(house: House) -> None:
     assert complete(house, token(), "/").status_code == 400
     assert replica.requests == []
     assert house.control_seen == []
+
+
+async def completions(request: Seen, wire: Wire) -> None:
+    """A container that speaks OpenAI's chat completions, as far as this client asks."""
+    asked = json.loads(request.body)
+    common = {"id": "c", "created": 1, "model": "m"}
+    if asked.get("max_tokens", 1) < 1:
+        refusal = {"error": {"message": "max_tokens must be positive", "type": "invalid_request_error"}}
+        await wire.answer(json.dumps(refusal).encode(), status=400, type_="application/json")
+    elif asked.get("stream"):
+        await wire.begin_chunks("text/event-stream")
+        for piece in ("Life ", "is ", "a ", "stream."):
+            choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None}
+            event = common | {"object": "chat.completion.chunk", "choices": [choice]}
+            await wire.chunk(f"data: {json.dumps(event)}\n\n".encode())
+        await wire.chunk(b"data: [DONE]\n\n")
+        await wire.end_chunks()
+    else:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "Life."}, "finish_reason": "stop"}
+        whole = common | {"object": "chat.completion", "choices": [choice]}
+        await wire.answer(json.dumps(whole).encode(), type_="application/json")
+
+
+@pytest.mark.clients
+def test_the_stock_openai_client_with_a_token_of_sagemakers_sdk(house: House) -> None:
+    """Both unmodified, in an environment of their own, over TLS."""
+    python = ENVIRONMENTS / "sdk-v3" / "bin" / "python"
+    if not python.exists():
+        pytest.fail(
+            f"{python} is missing: run the tests with `make test`, or make it with scripts/client_environments.py"
+        )
+    house.serve(completions)
+    environment = clean_environment(
+        AWS_ACCESS_KEY_ID=KEY.id,
+        AWS_SECRET_ACCESS_KEY=KEY.secret,
+        AWS_REGION=REGION,
+        SSL_CERT_FILE=str(house.paths.ca_certificate),
+    )
+    done = subprocess.run(
+        [python, PROGRAMS / "openai_chat.py", house.url("https")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.rpartition("RESULT ")[2])
+    assert seen == {
+        "pieces": ["Life ", "is ", "a ", "stream."],
+        "whole": "Life.",
+        "refused": {"message": "max_tokens must be positive", "type": "invalid_request_error"},
+        "wrong": 403,
+        "absent": "NO_SUCH_ENDPOINT",
+    }

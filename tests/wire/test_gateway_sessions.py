@@ -11,7 +11,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from penstock.routes import Variant
+from tests.waiting import until
 from tests.wire.gateway_fixture import House, Scripted, Seen, Wire, answering
+from tests.wire.raw import connect, signed
 
 DIALECTS = ["X-Amzn-SageMaker-Session-Id", "X-Amzn-SageMaker-New-Session-Id"]
 
@@ -130,3 +132,74 @@ def test_an_unknown_session_and_one_of_another_endpoint(house: House) -> None:
     house.endpoint("other", *house.endpoints["ep"].variants)
     assert "not found" in refused(lambda: say(runtime, "never-opened", "x"))
     assert "not found" in refused(lambda: runtime.invoke_endpoint(EndpointName="other", Body=b"x", SessionId=session))
+
+
+def kept(house: House) -> str:
+    path = house.paths.run / "sessions.jsonl"
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_session_of_which_the_client_never_heard_is_not_kept(house: House) -> None:
+    """The container names the session and then dies, or the client leaves: nobody could ever use it."""
+    asked: list[str] = []
+
+    async def open_and_break(request: Seen, wire: Wire) -> None:
+        name = request.body.decode()
+        asked.append(name)
+        await wire.begin_chunks(extra=f"X-Amzn-SageMaker-New-Session-Id: session-{name}\r\n")
+        await wire.chunk(b"half")
+        if name == "dies":
+            wire.writer.close()
+        elif name == "left":
+            await wire.gone()
+            asked.append("gone")
+        else:
+            await wire.end_chunks()
+
+    house.serve(open_and_break)
+    runtime = house.client("sagemaker-runtime")
+    with pytest.raises(runtime.exceptions.ModelError):
+        runtime.invoke_endpoint(EndpointName="ep", Body=b"dies", SessionId="NEW_SESSION")
+    with connect(house) as sock:
+        headers = {"X-Amzn-SageMaker-Session-Id": "NEW_SESSION"}
+        sock.sendall(signed(house, "/endpoints/ep/invocations", b"left", headers=headers))
+        until(lambda: "left" in asked)
+    until(lambda: "gone" in asked, what="the container told")
+    answer = runtime.invoke_endpoint(EndpointName="ep", Body=b"whole", SessionId="NEW_SESSION")
+    assert answer["NewSessionId"] == "session-whole"
+    assert "session-whole" in kept(house)
+    assert "session-dies" not in kept(house)
+    assert "session-left" not in kept(house)
+
+
+def test_a_session_that_cannot_be_kept_is_not_announced(house: House) -> None:
+    stateful(house)
+    (house.paths.run / "sessions.jsonl").mkdir()
+    runtime = house.client("sagemaker-runtime")
+    with pytest.raises(runtime.exceptions.InternalFailure) as refused:
+        runtime.invoke_endpoint(EndpointName="ep", Body=b"", SessionId="NEW_SESSION")
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+    (house.paths.run / "sessions.jsonl").rmdir()
+    assert say(runtime, open_session(runtime), "a")["text"] == "a"
+
+
+def test_two_workers_know_each_other_s_sessions(house: House) -> None:
+    """A second gateway on the same home: opened here, used and closed there, and known closed here."""
+    stateful(house)
+    first, ports = house.client("sagemaker-runtime"), house.ports
+    process = house.process
+    assert process is not None
+    try:
+        house.start()
+        assert house.ports != ports
+        second = house.client("sagemaker-runtime")
+        for number in range(5):
+            session = open_session(first if number % 2 else second)
+            assert say(first, session, "a")["text"] == "a"
+            assert say(second, session, "b")["text"] == "a b"
+            assert say(first, session, "CLOSE")["ClosedSessionId"] == session
+            for runtime in (first, second):
+                assert "not found" in refused(lambda runtime=runtime, session=session: say(runtime, session, "x"))  # type: ignore[misc]
+    finally:
+        process.kill()
+        process.wait(10)

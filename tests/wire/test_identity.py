@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 
 from penstock.config import Settings
+from penstock.control.datapoints import Datapoints
 from penstock.control.neighbours.s3.store import ObjectStore
 from penstock.control.neighbours.services import make_neighbours
 from tests.wire.serving import ACCOUNT, SECRET, application, serve
@@ -27,7 +28,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def port(settings: Settings) -> Iterator[int]:
-    services = make_neighbours(settings, ObjectStore(settings.paths.buckets), secrets=lambda access_key: None)
+    services = make_neighbours(
+        settings, ObjectStore(settings.paths.buckets), secrets=lambda access_key: None, datapoints=Datapoints()
+    )
     with serve(application({name: service.handle for name, service in services.items()})) as port:
         yield port
 

@@ -1,4 +1,4 @@
-"""`penstock up` and `penstock down`: start and stop the one process tree.
+"""`penstock up`, `penstock reload` and `penstock down`: start, renew and stop the one process tree.
 
 `up` prepares what must exist before anything runs (the home, its lock, the root key, certificates, bound ports), then becomes the
 control process, so that nothing of the CLI stays in memory. The lock and the listening sockets pass through the exec.
@@ -181,6 +181,34 @@ def down(home: Home = None) -> None:
     server = running(home)
     stop(server.pid)
     err.print(f"stopped (pid {server.pid})")
+
+
+@app.command()
+def reload(home: Home = None) -> None:
+    """Put new gateway workers in the old ones' places, one by one, without losing a request; they show a renewed certificate."""
+    from penstock.gateway.tls import ensure_certificates
+
+    server = running(home)
+    paths = server.settings.paths
+    ensure_certificates(paths)
+    before = reloads(paths)[0]
+    os.kill(server.pid, signal.SIGUSR2)
+    while reloads(paths)[0] == before:
+        if not alive(server.pid):
+            fail("the server ended")
+        time.sleep(0.05)
+    if failed := reloads(paths)[1]:
+        fail(failed)
+    err.print(f"reloaded (pid {server.pid}); the old workers end with their last request")
+
+
+def reloads(paths: Paths) -> tuple[int, str]:
+    """How often the running server has been reloaded, and why not the last time; nothing of a server that is gone."""
+    try:
+        state = json.loads(paths.server_state.read_text())
+    except FileNotFoundError:
+        return 0, ""
+    return int(state.get("reloads", 0)), str(state.get("reload_failed", ""))
 
 
 def stop(pid: int, child: subprocess.Popen[bytes] | None = None, *, deadline_s: float = 90.0) -> None:

@@ -24,6 +24,7 @@ from penstock.control.app import Service, make_app
 from penstock.control.asynchronous.jobs import Jobs
 from penstock.control.asynchronous.runner import Runner
 from penstock.control.asynchronous.service import AsyncInference
+from penstock.control.datapoints import Datapoints
 from penstock.control.faults import FaultPlans
 from penstock.control.keyring import Keyring
 from penstock.control.metrics import Metrics
@@ -31,6 +32,7 @@ from penstock.control.multimodel.models import Models
 from penstock.control.multimodel.service import ModelCalls
 from penstock.control.neighbours.s3.store import ObjectStore
 from penstock.control.neighbours.services import make_neighbours
+from penstock.control.published import Of, Published
 from penstock.control.sagemaker.context import Context
 from penstock.control.sagemaker.operations import operations
 from penstock.control.service import AwsService
@@ -52,7 +54,8 @@ class Machinery:
     def __init__(
         self, settings: Settings, keys: Keyring, publish: Publish, table: Callable[[], RoutingTable], https_fd: int
     ) -> None:
-        self.metrics = Metrics()
+        datapoints = Datapoints()
+        self.metrics = Metrics(Published(datapoints, _Replicas(table)))
         self._store = store.open_store(settings.paths.database, settings.database_url)
         try:
             objects = ObjectStore(settings.paths.buckets)
@@ -67,7 +70,7 @@ class Machinery:
             self._models = Models(self._placement, table, self.metrics.time)
             self.metrics.loaded = self._models.loaded
             runtime = AsyncInference(self._store, jobs, self._asynchronous, time.time, keys.allow)
-            services = _services(settings, keys, objects, self._store, self._reconciler)
+            services = _services(settings, keys, objects, self._store, self._reconciler, datapoints)
             self._api = _make_api(
                 {**services, "metrics": self.metrics, "runtime": runtime, "models": ModelCalls(self._models)}
             )
@@ -80,6 +83,7 @@ class Machinery:
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self._reconciler.run())
             parts.create_task(self._asynchronous.run())
+            parts.create_task(self.metrics.run())
             await self._api.serve(sockets=[api_socket])
             raise OSError("the API ended by itself")
 
@@ -104,8 +108,37 @@ class Machinery:
             self._store.close()
 
 
+class _Replicas:
+    """How many a variant or an inference component has, by the table in force."""
+
+    def __init__(self, table: Callable[[], RoutingTable]) -> None:
+        self._table = table
+        self._version = -1
+        self._counts: dict[Of, int] = {}
+
+    def __call__(self, of: Of) -> int:
+        table = self._table()
+        if table.version != self._version:
+            self._version, self._counts = table.version, dict(_counted(table))
+        return self._counts.get(of, 0)
+
+
+def _counted(table: RoutingTable) -> Iterator[tuple[Of, int]]:
+    for one in table.endpoints:
+        for variant in one.variants:
+            yield (one.account, one.region, one.name, variant.name, ""), len(variant.replicas)
+        for component in one.components or ():
+            variant = component.variant
+            yield (one.account, one.region, one.name, variant.name, component.name), len(variant.replicas)
+
+
 def _services(
-    settings: Settings, keys: Keyring, objects: ObjectStore, database: store.Store, reconciler: Reconciler
+    settings: Settings,
+    keys: Keyring,
+    objects: ObjectStore,
+    database: store.Store,
+    reconciler: Reconciler,
+    datapoints: Datapoints,
 ) -> Mapping[str, Service]:
     """Every service, by its name in signatures."""
     context = Context(
@@ -121,7 +154,7 @@ def _services(
         "sagemaker", operations(context), body_bytes=settings.limits.control_body_bytes, allow=keys.allow
     )
     plans = FaultPlans(database, reconciler.told, context.now, keys.allow)
-    neighbours = make_neighbours(settings, objects, secrets=keys.secret, allow=keys.allow)
+    neighbours = make_neighbours(settings, objects, secrets=keys.secret, datapoints=datapoints, allow=keys.allow)
     return {"sagemaker": sagemaker, "penstock": plans, **neighbours}
 
 

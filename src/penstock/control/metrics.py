@@ -7,7 +7,9 @@ AWS's page: "Monitor Amazon SageMaker endpoints with Amazon CloudWatch".
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -18,9 +20,12 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from penstock.control.published import Of, Published
 from penstock.routes import LATENCY_BOUNDS_US, Endpoint, GatewayEvent, Latency, Variant
 
 MAX_SERIES = 10_000
+SAMPLE_S = 10.0
+"""How often requests in flight are published: workers tell of changes alone."""
 LABELS = ("EndpointName", "VariantName", "Region", "AccountId", "InferenceComponentName")
 """The last is empty, which Prometheus takes for absent, where a variant runs a Model."""
 COUNTS: Mapping[str, str] = {
@@ -57,10 +62,13 @@ class _Series:
 
 
 class Metrics(Collector):
-    """`add` what workers tell; `handle` answers a scrape."""
+    """`add` what workers tell; `handle` answers a scrape. `published` hears the same for CloudWatch's API."""
 
-    def __init__(self) -> None:
+    def __init__(self, published: Published | None = None) -> None:
+        self._published = published
         self._series: dict[tuple[str, str, str, str, str], _Series] = {}
+        self._gone: deque[int] = deque(maxlen=64)
+        """Workers that ended lately: their last words may come after their end."""
         self._dropped = 0
         self.loaded: Callable[[], Loaded] = lambda: ()
         """How many models each multi-model variant has loaded."""
@@ -68,15 +76,17 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def add(self, event: GatewayEvent) -> None:
-        if event.kind == "ready":  # a worker that is new has nothing in flight, whatever its forerunner had
-            for series in self._series.values():
-                series.in_flight.pop(event.worker, None)
         self._dropped += event.dropped
         told = event.measured
         if told is None:
             return
-        series = self._of((told.endpoint, told.variant, told.region, told.account, told.component))
-        series.in_flight[event.worker] = told.in_flight
+        key = (told.endpoint, told.variant, told.region, told.account, told.component)
+        series = self._of(key)
+        if event.worker not in self._gone:
+            series.in_flight[event.worker] = told.in_flight
+        if self._published is not None:
+            self._published.add(told)
+            self._published.in_flight(_of(key), sum(series.in_flight.values()))
         for name, added in told.counts.items():
             series.counts[name] = series.counts.get(name, 0) + added
         for name, latency in told.latencies.items():
@@ -84,9 +94,13 @@ class Metrics(Collector):
 
     def time(self, endpoint: Endpoint, variant: Variant, name: str, seconds: float) -> None:
         """A time that was measured here, not by a gateway."""
-        latency = Latency([0] * (len(LATENCY_BOUNDS_US) + 1), seconds * 1e6)
+        microseconds = seconds * 1e6
+        latency = Latency([0] * (len(LATENCY_BOUNDS_US) + 1), microseconds, microseconds, microseconds)
         latency.buckets[bisect_left(LATENCY_BOUNDS_US, latency.total_us)] = 1
-        _add(self._of((endpoint.name, variant.name, endpoint.region, endpoint.account, "")), name, latency)
+        key = (endpoint.name, variant.name, endpoint.region, endpoint.account, "")
+        if self._published is not None:
+            self._published.latency(_of(key), name, latency)
+        _add(self._of(key), name, latency)
 
     def _of(self, key: tuple[str, str, str, str, str]) -> _Series:
         """The series of a variant, which is now the latest."""
@@ -95,6 +109,22 @@ class Metrics(Collector):
         if len(self._series) > MAX_SERIES:
             del self._series[next(iter(self._series))]
         return series
+
+    async def run(self) -> None:
+        """Publishes what is a state and no event again and again, until cancelled: requests in flight and models loaded."""
+        while (published := self._published) is not None:
+            await asyncio.sleep(SAMPLE_S)
+            for key, series in self._series.items():
+                if in_flight := sum(series.in_flight.values()):
+                    published.in_flight(_of(key), in_flight)
+            for endpoint, variant, count in self.loaded():
+                published.loaded((endpoint.account, endpoint.region, endpoint.name, variant.name, ""), count)
+
+    def forget(self, worker: int) -> None:
+        """That worker has ended: nothing of its is in flight any more. Numbers are not used twice."""
+        self._gone.append(worker)
+        for series in self._series.values():
+            series.in_flight.pop(worker, None)
 
     def collect(self) -> Iterator[Metric]:
         for name, text in COUNTS.items():
@@ -136,6 +166,12 @@ def _add(series: _Series, name: str, latency: Latency) -> None:
         return
     known.total_us += latency.total_us
     known.buckets = [a + b for a, b in zip(known.buckets, latency.buckets, strict=True)]
+
+
+def _of(labels: tuple[str, str, str, str, str]) -> Of:
+    """The labels of a series in the order in which they are published."""
+    endpoint, variant, region, account, component = labels
+    return account, region, endpoint, variant, component
 
 
 def _cumulated(latency: Latency) -> list[tuple[str, float]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ import uvloop
 import penstock
 from penstock.config import Settings
 from penstock.control import journal, sockets
-from penstock.control.gateways import Gateways, command
+from penstock.control.gateways import Gateways, NotRelieved, command
 from penstock.control.keyring import Keyring
 from penstock.control.keys import read_keys
 from penstock.control.start import CannotStart
@@ -53,6 +54,7 @@ class _Control:
     def __init__(self, settings: Settings, listening: dict[str, int]) -> None:
         self._settings, self._paths, self._listening = settings, settings.paths, listening
         self._told_to_end = asyncio.Event()
+        self._told_to_reload = asyncio.Event()
         self._machinery: Machinery | None = None
 
     async def run(self) -> None:
@@ -64,7 +66,9 @@ class _Control:
         async with AsyncExitStack() as closing:
             closing.callback(self._clear)
             api_socket, table_socket = sockets.listen(paths.control_socket), sockets.listen(paths.table_socket)
-            self._gateways = Gateways(self._settings.workers, self._worker, tuple(self._listening.values()))
+            self._gateways = Gateways(
+                self._settings.workers, self._worker, tuple(self._listening.values()), self._ended
+            )
             self._table = TableServer(keys.keys, self._heard, self._gateways.has)
             closing.push_async_callback(self._table.close)
             await self._table.start(table_socket)
@@ -100,18 +104,39 @@ class _Control:
     def _worker(self, number: int) -> list[str]:
         return command(self._settings.home, number, self._listening)
 
+    def _ended(self, worker: int) -> None:
+        if self._machinery:
+            self._machinery.metrics.forget(worker)
+
     async def _announce(self) -> None:
-        """The state file and the ready line, once a worker serves."""
+        """The state file and the ready line, once a worker serves; then whatever is reloaded."""
         event = await self._gateways.ready
-        state = {"pid": os.getpid(), "ports": event.ports, "version": penstock.__version__}
-        fresh = self._paths.server_state.with_suffix(".new")
-        fresh.write_text(json.dumps(state) + "\n")
-        fresh.replace(self._paths.server_state)
+        state: dict[str, object] = {"pid": os.getpid(), "ports": event.ports, "version": penstock.__version__}
+        self._write(state)
         gc.collect()
         gc.freeze()  # what a start made stays: the collector need not look at it again
         plain = f" and http://{self._settings.host}:{event.ports['http']}" if "http" in event.ports else ""
         print(f"Penstock is ready on https://{self._settings.host}:{event.ports.get('https')}{plain}", flush=True)
         log.info("ready", extra={"fields": state})
+        await self._reload_when_told(state)
+
+    async def _reload_when_told(self, state: dict[str, object]) -> None:
+        """On SIGUSR2 new workers take the old ones' places. `reloads` in the state file counts it, `reload_failed` says why not."""
+        for count in itertools.count(1):
+            await self._told_to_reload.wait()
+            self._told_to_reload.clear()
+            failed = ""
+            try:
+                await self._gateways.relieve()
+            except NotRelieved as error:
+                failed = str(error)
+                log.error("%s", failed)
+            self._write({**state, "reloads": count, "reload_failed": failed})
+
+    def _write(self, state: dict[str, object]) -> None:
+        fresh = self._paths.server_state.with_suffix(".new")
+        fresh.write_text(json.dumps(state) + "\n")
+        fresh.replace(self._paths.server_state)
 
     def _heard(self, event: GatewayEvent) -> None:
         self._gateways.heard(event)
@@ -126,6 +151,7 @@ class _Control:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(signal.SIGUSR2, self._told_to_reload.set)
 
     def _signalled(self) -> None:
         if self._told_to_end.is_set():  # told twice: at once, and rudely

@@ -1,4 +1,4 @@
-"""One AWS service behind one of the protocols: parse, call the operation, render.
+"""One AWS service behind the protocols that it speaks: parse, call the operation, render.
 
 Owns that order, the limit on a request's size and the check of its body. It must never know what an operation does, nor how a request
 was authenticated: the gateway did that, and says who calls in the headers of `routes.py`.
@@ -10,8 +10,9 @@ import functools
 import hashlib
 import logging
 import uuid
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
@@ -21,7 +22,7 @@ from penstock import routes
 from penstock.control import actions, models
 from penstock.control.actions import Asked
 from penstock.errors import AccessDenied, AwsError
-from penstock.wire import awsjson, awsquery
+from penstock.wire import awsjson, awsquery, rpcv2cbor
 from penstock.wire.messages import WireRequest, WireResponse
 from penstock.wire.refusals import Dialect, denied, wrong_body
 from penstock.wire.shapes import OperationModel, ServiceModel
@@ -58,7 +59,7 @@ Operation = Callable[[Caller, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class WireProtocol(Protocol):
-    """What a protocol module (`wire/awsjson.py`, `wire/awsquery.py`) offers."""
+    """What a protocol module (`wire/awsjson.py`, `wire/awsquery.py`, `wire/rpcv2cbor.py`) offers."""
 
     def parse(self, model: ServiceModel, request: WireRequest) -> tuple[OperationModel, dict[str, Any]]: ...
 
@@ -68,7 +69,7 @@ class WireProtocol(Protocol):
 
 
 class AwsService:
-    """A service in AWS JSON or Query. `name` is botocore's folder name of its model."""
+    """A service in AWS JSON, RPC v2 CBOR or Query, whichever a request is in. `name` is botocore's folder name of its model."""
 
     def __init__(
         self,
@@ -77,9 +78,12 @@ class AwsService:
         *,
         body_bytes: int = BODY_BYTES,
         allow: Allow = allow_all,
+        error_types: Mapping[str, str] | None = None,
     ) -> None:
+        """`error_types`: of a service that spoke Query first, what newer protocols call its error codes."""
         self.name = name
         self._allow = allow
+        self._error_types = error_types or {}
         self.operations = dict(operations)
         self.body_bytes = body_bytes
 
@@ -91,15 +95,15 @@ class AwsService:
     async def handle(self, request: Request) -> Response:
         """Answers one request; every failure is an answer in the protocol's shape."""
         caller = caller_of(request)
-        protocol, dialect, flavour = self._protocol()
+        protocol, dialect, flavour = self._protocol(request.headers)
         try:
-            wire_request = await read_request(request, self.body_bytes, dialect)
+            wire_request = inflated(await read_request(request, self.body_bytes, dialect), self.body_bytes)
             operation, params = protocol.parse(self.model, wire_request)
             self._authorize(caller, operation.name, params, dialect)
             output = await self.operations[operation.name](caller, params)
             answer = protocol.render(operation, output, caller.request_id)
         except AwsError as error:
-            answer = protocol.render_error(error, caller.request_id, flavour)
+            answer = self._refusal(error, protocol, caller.request_id, flavour)
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception:
@@ -113,11 +117,22 @@ class AwsService:
         except AccessDenied as error:
             raise denied(dialect, error.message) from None
 
-    def _protocol(self) -> tuple[WireProtocol, Dialect, str]:
+    def _protocol(self, headers: Mapping[str, str]) -> tuple[WireProtocol, Dialect, str]:
         """The protocol, its dialect of refusals, and what its errors need to know of the service."""
-        if "query" in self.model.protocols:
+        if "smithy-protocol" in headers and "smithy-rpc-v2-cbor" in self.model.protocols:
+            return rpcv2cbor, "json", ""
+        if "query" in self.model.protocols and not ("x-amz-target" in headers and "json" in self.model.protocols):
             return awsquery, "query", self.model.namespace
         return awsjson, "json", self.model.json_version
+
+    def _refusal(self, error: AwsError, protocol: WireProtocol, request_id: str, flavour: str) -> WireResponse:
+        """Of a service that spoke Query first, newer protocols have the old code in a header: clients go by it."""
+        if protocol is awsquery or error.code not in self._error_types:
+            return protocol.render_error(error, request_id, flavour)
+        named = AwsError(self._error_types[error.code], error.message, status=error.status, members=error.members)
+        answer = protocol.render_error(named, request_id, flavour)
+        fault = "Sender" if error.fault == "client" else "Receiver"
+        return replace(answer, headers={**answer.headers, "x-amzn-query-error": f"{error.code};{fault}"})
 
 
 def internal_failure() -> AwsError:
@@ -166,6 +181,22 @@ async def read_request(request: Request, limit: int, dialect: Dialect) -> WireRe
     if is_hash(declared) and hashlib.sha256(body).hexdigest() != declared.lower():
         raise wrong_body(dialect)
     return WireRequest(head.method, head.path, head.query, head.headers, bytes(body))
+
+
+def inflated(request: WireRequest, limit: int) -> WireRequest:
+    """The request with its body unpacked, where the client has packed it. Raises AwsError."""
+    if request.headers.get("content-encoding", "").lower() != "gzip":
+        return request
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        body = unpacking.decompress(request.body, limit + 1)
+    except zlib.error as error:
+        raise AwsError("SerializationException", f"The request body is not gzip: {error}") from None
+    if len(body) > limit:
+        raise AwsError("RequestEntityTooLarge", f"The request body is larger than {limit} bytes.", status=413)
+    if not unpacking.eof:
+        raise AwsError("SerializationException", "The request body is not gzip: it has no end")
+    return replace(request, body=body)
 
 
 def to_starlette(answer: WireResponse) -> Response:

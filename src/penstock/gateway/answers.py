@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from penstock.errors import AwsError
 from penstock.gateway.head import Head
-from penstock.wire import awsjson, awsquery, restjson, restxml
+from penstock.wire import awsjson, awsquery, restjson, restxml, rpcv2cbor
 from penstock.wire.messages import WireResponse
 from penstock.wire.refusals import Dialect
 
@@ -68,7 +68,7 @@ def error_answer(
 
 def _render(head: Head, error: AwsError, request_id: str) -> WireResponse:
     if "smithy-protocol" in head.headers:
-        return _cbor(error, request_id)
+        return rpcv2cbor.render_error(error, request_id)
     dialect = dialect_of(head)
     if dialect == "rest-json":
         return restjson.render_error(error, request_id)
@@ -77,16 +77,6 @@ def _render(head: Head, error: AwsError, request_id: str) -> WireResponse:
     if dialect == "query":
         return awsquery.render_error(error, request_id)
     return restxml.render_error(error, request_id, resource=head.path)
-
-
-def _cbor(error: AwsError, request_id: str) -> WireResponse:
-    """Smithy RPC v2 CBOR, which newer SDKs speak to CloudWatch: `__type` and `message` in one map (RFC 8949 §3.1)."""
-    out = b"\xa2"
-    for text in ("__type", error.code, "message", error.message):
-        raw = text.encode()
-        out += (bytes([0x60 + len(raw)]) if len(raw) < 24 else b"\x79" + len(raw).to_bytes(2)) + raw
-    headers = {"x-amzn-requestid": request_id, "content-type": "application/cbor", "smithy-protocol": "rpc-v2-cbor"}
-    return WireResponse(error.status, headers, out)
 
 
 def plain_answer(status: int, text: str, request_id: str) -> bytes:

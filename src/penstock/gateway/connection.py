@@ -29,6 +29,8 @@ log = logging.getLogger("penstock.gateway")
 WRITE_HIGH = 64 * 1024
 """Bytes that may wait for a slow client before its container is paused."""
 LINGER_S = 2.0
+SLOWEST_BODY = 500.0
+"""Bytes a second that a request's body must bring on average, as Apache's mod_reqtimeout has it: who trickles one is not waited for."""
 MAX_WAITING = 64 * 1024
 """Bytes of pipelined requests that are read ahead of their turn."""
 
@@ -58,6 +60,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_begun",
+        "_body_from",
         "_closing",
         "_deaf",
         "_expects",
@@ -97,6 +100,7 @@ class ClientConnection(asyncio.Protocol):
         self._head_size = self._unproductive = self._waiting = 0
         self._left = 0
         """Bytes still to come of a body whose head the parser has not seen."""
+        self._body_from = 0.0
         self._longest_head = door.limits.header_bytes
         self._keep_alive = True
         self._closing = self._deaf = self._expects = self._read_paused = self._begun = False
@@ -242,7 +246,8 @@ class ClientConnection(asyncio.Protocol):
             return
         incoming.received += len(data)
         if incoming.exchange is not None:
-            self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+            due = self._body_from + incoming.received / SLOWEST_BODY
+            self.deadline = min(self.door.loop.time(), due) + self.door.limits.header_timeout_s
             self._expects = False
             incoming.exchange.body(data)
         else:
@@ -278,7 +283,8 @@ class ClientConnection(asyncio.Protocol):
         self._begun = False
         self._keep_alive = head.keep_alive and head.http11
         self._expects = head.expects and not incoming.pieces and not incoming.ended
-        self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+        self._body_from = self.door.loop.time()
+        self.deadline = self._body_from + self.door.limits.header_timeout_s
         request_id = self.door.request_id()
         self.trace = incoming.trace = Trace(request_id, f"{head.method} {head.path}", instant())
         try:
@@ -300,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> None:
         """The first request is answered and its body is read: on to the next, or to waiting for one."""
         self._queue.popleft()
-        if self._closing or not self._keep_alive or self.door.draining:
+        if self._closing or not self._keep_alive or self.door.stopping:
             self._close()
         elif self._queue:
             self._waiting = 0
@@ -326,7 +332,9 @@ class ClientConnection(asyncio.Protocol):
     @property
     def keep_alive(self) -> bool:
         """Whether the connection goes on after the present answer: its head must say so."""
-        return self._keep_alive and not self._closing and not self.door.draining
+        if self.door.draining and len(self._queue) < 2:  # what is in the pipeline already is answered here
+            self._keep_alive = False
+        return self._keep_alive and not self._closing and not self.door.stopping
 
     def proceed(self) -> None:
         """Tells a client that waits for it to send the body."""
@@ -404,7 +412,8 @@ class ClientConnection(asyncio.Protocol):
             self._read_paused = False
             self.transport.resume_reading()
             if self._queue and not self._queue[-1].ended:
-                self.deadline = self.door.loop.time() + self.door.limits.header_timeout_s
+                self._body_from = self.door.loop.time()
+                self.deadline = self._body_from + self.door.limits.header_timeout_s
 
     # --- refusals of what is not HTTP, and deadlines
 
@@ -417,7 +426,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _fail_internally(self, cause: BaseException | None) -> None:
         """A fault of ours: told if nothing has been, otherwise the connection breaks so that it shows."""
-        request_id = self.door.request_id()
+        trace = self._queue[0].trace if self._queue else None
+        request_id = trace.request_id if trace else self.door.request_id()
         log.error("request %s met an error of ours", request_id, exc_info=cause)
         if self._begun or len(self._queue) != 1:
             self.break_off()
@@ -427,7 +437,7 @@ class ClientConnection(asyncio.Protocol):
         if exchange is not None:
             exchange.gone()
             self._queue[0].exchange = None
-        if trace := self._queue[0].trace:
+        if trace:
             trace.status, trace.error = 500, "InternalFailure"
             self._over(self._queue[0])
         self.transport.write(answers.error_answer(head, failures.internal(), request_id, keep_alive=False))
@@ -441,11 +451,21 @@ class ClientConnection(asyncio.Protocol):
         if len(self._queue) > 1 or (self._begun and self._queue and not self._queue[0].answered):
             self.break_off()
             return
-        answered = bool(self._queue) and self._queue[0].answered
+        if not (self._queue and self._queue[0].answered):
+            self.transport.write(answers.plain_answer(error.status, str(error), self._note_refusal(error)))
         self._leave()
-        if not answered:
-            self.transport.write(answers.plain_answer(error.status, str(error), self.door.request_id()))
         self._linger()
+
+    def _note_refusal(self, error: BadRequest) -> str:
+        """Notes the answer to what is no request, or not the whole of one; the answer's request id."""
+        incoming = self._queue[0] if self._queue else None
+        trace = (incoming.trace if incoming else None) or Trace(self.door.request_id(), "", instant())
+        trace.status, trace.error, trace.bytes_out = error.status, "BadRequest", len(str(error)) + 1
+        if incoming is not None and incoming.trace is not None:
+            self._over(incoming)
+        else:
+            self.door.finished(trace)
+        return trace.request_id
 
     def _linger(self) -> None:
         """Closes our side and reads the rest of theirs for a moment: closing over unread bytes would destroy the answer on its way."""
@@ -470,6 +490,9 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(BadRequest(408, "The request's head did not come in time."))
         else:
             self._close()
+
+    def relieve(self) -> None:
+        """Another worker has taken our place: the next answer says so, if one comes."""
 
     def drain(self) -> None:
         """The server is stopping: an idle connection closes now, a busy one after its answer."""

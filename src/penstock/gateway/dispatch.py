@@ -44,7 +44,7 @@ _HOSTILE: dict[str, type[Invocation]] = {
 def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
     """The exchange that answers `head`. Raises AwsError where the head alone is reason to refuse."""
     door = client.door
-    if door.draining:
+    if door.stopping:
         raise failures.unavailable("The server is shutting down. Send the request again.")
     if head.path == "/metrics" and metricspage.is_asked(client, head):
         return metricspage.MetricsPage(client, head, request_id)

@@ -38,6 +38,7 @@ class Swept(Protocol):
     answer_by: float
 
     def expire(self, now: float) -> None: ...
+    def relieve(self) -> None: ...
     def drain(self) -> None: ...
     def shut(self) -> None: ...
 
@@ -74,6 +75,9 @@ class Door:
         self._ids = 0
         self.connections: set[Swept] = set()
         self.draining = False
+        """Whether every connection ends with an answer that says so."""
+        self.stopping = False
+        """Whether new requests are refused."""
         self._emptied = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -128,7 +132,7 @@ class Door:
 
     async def drain(self) -> None:
         """Lets open exchanges finish for `Limits.drain_s`, then ends the rest so that no client takes them for whole."""
-        self.draining = True
+        self.draining = self.stopping = True
         for client in list(self.connections):
             client.drain()
         self._emptied.clear()

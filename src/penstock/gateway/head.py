@@ -11,6 +11,7 @@ from functools import lru_cache
 
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+;=%\[\]:-]*\Z")
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?\Z")
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"))
 _AUTHORITY = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 
 
@@ -98,6 +99,8 @@ def read_head(method: str, target: bytes, raw: list[tuple[bytes, bytes]], versio
     """A head that keeps the rules. Raises BadRequest with the status that RFC 9110 asks for."""
     if version not in ("1.1", "1.0"):
         raise BadRequest(505, "Penstock speaks HTTP/1.1.")
+    if method not in _METHODS:  # the parser knows those of RTSP and WebDAV too
+        raise BadRequest(501, f"Nothing here understands the method {method}.")
     headers = joined(raw)
     path, query, authority = _read_target(method, target.decode("latin-1"))
     if authority:
@@ -163,7 +166,7 @@ def without_upgrade(method: bytes, target: bytes, version: str, raw: list[tuple[
         if name.lower() == b"connection":
             kept = [item for item in value.split(b",") if item.strip().lower() != b"upgrade"]
             value = b",".join(kept)
-        if value and name.lower() != b"upgrade":
+        if (value or name.lower() != b"connection") and name.lower() != b"upgrade":
             lines.append(b"%s: %s" % (name, value))
     return b"\r\n".join(lines) + b"\r\n\r\n"
 

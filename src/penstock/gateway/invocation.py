@@ -59,6 +59,7 @@ class Invocation(Exchange):
         "begun",
         "endpoint_name",
         "left",
+        "opened",
         "prefix",
         "returned",
         "route",
@@ -87,6 +88,8 @@ class Invocation(Exchange):
         self.upstream: Upstream | None = None
         self.tried: list[Target] = []
         self.session = ""
+        self.opened: Session | None = None
+        """The session that the container says it has opened for this request."""
         self.prefix = b""
         self.left = False
         self.returned: list[tuple[str, str]] = []
@@ -266,11 +269,10 @@ class Invocation(Exchange):
         assert self.variant is not None
         assert self.route is not None
         door, queue = self.client.door, self.variant.queue
-        if len(queue) and not waited:
-            queue.join(self)  # nobody overtakes those who wait
-            return
         target = choose(self.variant, door.rng, self.tried, self.prefix)
-        if target is not None:
+        if target is not None and len(queue) and not waited and queue.wants(target):
+            queue.join(self)  # nobody overtakes those who wait
+        elif target is not None:
             self._take(target)
             self._dial = self.reach(target)
         elif len(self.tried) < len(self.variant.targets):
@@ -282,20 +284,24 @@ class Invocation(Exchange):
         """Asks for a connection to `target`; `upstream_ready` brings it."""
         return reach(self.client.door.loop, target, self)
 
-    def go_on(self) -> None:
-        """The queue's turn has come to this request, or its variant's replicas have changed."""
-        self.client.door.loop.call_soon(self._go_on)
+    def accepts(self, target: Target) -> bool:
+        return self.variant is not None and target in self.variant.targets and target not in self.tried
 
-    def _go_on(self) -> None:
-        if self.left or self.target is not None:
-            if self.variant is not None:
-                self.variant.queue.freed()  # the room that was meant for this one is the next one's
-            return
-        try:
-            self._look_again()
-            self._dispatch(waited=True)
-        except AwsError as error:
-            self._refuse(error)
+    def go_on(self, freed: Target | None) -> None:
+        """The queue's turn has come to this request, or its variant's replicas have changed."""
+        self.client.door.loop.call_soon(self._go_on, freed)
+
+    def _go_on(self, freed: Target | None) -> None:
+        assert self.variant is not None
+        queue, room = self.variant.queue, self.variant.room
+        if not self.left and self.target is None:
+            try:
+                self._look_again()
+                self._dispatch(waited=True)
+            except AwsError as error:
+                self._refuse(error)
+        if freed is not None and freed.outstanding < room:
+            queue.freed(freed)  # the room that was meant for this one is the next one's
 
     def _look_again(self) -> None:
         """Finds the endpoint in the table of now: it may have other replicas than when the wait began, or none. Raises AwsError."""
@@ -316,9 +322,10 @@ class Invocation(Exchange):
     def _take(self, target: Target | None) -> None:
         """Counts this request against `target`, and no more against the one before."""
         if self.target is not None:
-            self.target.outstanding -= 1
+            freed = self.target
+            freed.outstanding -= 1
             if self.variant is not None and self.variant.room:
-                self.variant.queue.freed()
+                self.variant.queue.freed(freed)
         self.target = target
         if target is not None:
             target.outstanding += 1
@@ -342,15 +349,14 @@ class Invocation(Exchange):
         if 200 <= status < 300:
             try:
                 self._read_returned(headers)
-            except OSError as error:  # a full disk: a session that nobody could find again must not be announced
-                log.error("request %s: its session cannot be kept: %s", self.request_id, error)
+            except OSError as error:
                 self._give_back()
-                self._refuse(failures.internal())
+                self._not_kept(error)
                 return
             self.accepted(headers)
 
     def _read_returned(self, headers: dict[str, str]) -> None:
-        """Keeps what the container says of its session; to NEW_SESSION either of two headers, by AWS's page and by AWS's library."""
+        """Notes what the container says of its session; to NEW_SESSION either of two headers, by AWS's page and by AWS's library."""
         door, target, route = self.client.door, self.target, self.route
         assert target is not None
         assert route is not None
@@ -359,7 +365,7 @@ class Invocation(Exchange):
         opened = headers.get(NEW_SESSION) or headers.get(SESSION) if self.session == NEW else None
         if opened:
             session_id, expires = read_new_session(opened, door.clock())
-            door.sessions.remember(Session(session_id, route.endpoint.arn, target.name, target.epoch, expires))
+            self.opened = Session(session_id, route.endpoint.arn, target.name, target.epoch, expires)
             self.returned.append((NEW_SESSION, opened))
         if closed := headers.get(CLOSED_SESSION):
             door.sessions.forget(route.endpoint.arn, closed.partition(";")[0].strip())
@@ -385,10 +391,21 @@ class Invocation(Exchange):
         self.upstream = None
         self.trace.answered = instant()
         self._take(None)
-        if 200 <= self._status < 300:
-            self.finished()
-        else:
+        if not 200 <= self._status < 300:
             self._refuse(self._container_error(b"".join(self._error_body)))
+            return
+        if self.opened is not None:  # not before: of a session whose answer breaks off nobody would ever hear
+            try:
+                self.client.door.sessions.remember(self.opened)
+            except OSError as error:
+                self._not_kept(error)
+                return
+        self.finished()
+
+    def _not_kept(self, error: OSError) -> None:
+        """A full disk: a session that nobody could find again must not be announced."""
+        log.error("request %s: its session cannot be kept: %s", self.request_id, error)
+        self._refuse(failures.internal())
 
     def upstream_failed(self, failure: Failure) -> None:
         self._dial = self.upstream = None
@@ -404,7 +421,7 @@ class Invocation(Exchange):
         if failure is Failure.REFUSED:
             self.tried.append(target)
             try:
-                self._dispatch()
+                self._dispatch(waited=True)  # its turn had come
             except AwsError as error:
                 self._refuse(error)
         elif self._status == 0:

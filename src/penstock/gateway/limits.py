@@ -9,12 +9,18 @@ from collections import deque
 from typing import Protocol
 
 from penstock.errors import AwsError
+from penstock.gateway.upstream import Target
 
 
 class Waiter(Protocol):
-    """A request that waits for a replica. `go_on` is called in its turn, and when the table has changed."""
+    """A request that waits for a replica. `go_on` is called when one that it accepts has room, and when the table has changed."""
 
-    def go_on(self) -> None: ...
+    def accepts(self, target: Target) -> bool:
+        """Whether that replica would do: a session has but one, and nobody goes twice to one that refused."""
+        ...
+
+    def go_on(self, freed: Target | None) -> None:
+        """`freed` has room; whoever cannot use it after all gives it back to the queue. None: look anew."""
 
 
 class Queue:
@@ -48,16 +54,23 @@ class Queue:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
 
-    def freed(self) -> None:
-        """A replica has room again: the oldest goes on."""
-        if self._waiting:
-            self._waiting.popleft().go_on()
+    def wants(self, target: Target) -> bool:
+        """Whether somebody waits for that replica's room: nobody overtakes those."""
+        return any(waiter.accepts(target) for waiter in self._waiting)
+
+    def freed(self, target: Target) -> None:
+        """A replica has room again: the oldest of those that it would do for goes on."""
+        for waiter in self._waiting:
+            if waiter.accepts(target):
+                self._waiting.remove(waiter)
+                waiter.go_on(target)
+                return
 
     def changed(self) -> None:
         """The variant's replicas are others now: everybody looks anew, in order."""
         waiting, self._waiting = self._waiting, deque()
         for waiter in waiting:
-            waiter.go_on()
+            waiter.go_on(None)
 
 
 def full_at(max_concurrency: int, workers: int) -> int:

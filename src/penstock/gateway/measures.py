@@ -34,9 +34,15 @@ class _Sums:
 
     def add(self, name: str, seconds: float) -> None:
         latency = self.latencies.get(name)
-        if latency is None:
-            latency = self.latencies[name] = Latency([0] * (len(LATENCY_BOUNDS_US) + 1))
         microseconds = seconds * 1e6
+        if latency is None:
+            latency = self.latencies[name] = Latency(
+                [0] * (len(LATENCY_BOUNDS_US) + 1), 0.0, microseconds, microseconds
+            )
+        elif microseconds < latency.least_us:
+            latency.least_us = microseconds
+        elif microseconds > latency.most_us:
+            latency.most_us = microseconds
         latency.total_us += microseconds
         latency.buckets[bisect_left(LATENCY_BOUNDS_US, microseconds)] += 1
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 
-from penstock.gateway import answers
+from penstock.gateway import answers, failures
 from penstock.gateway.headers import OPENAI
 from penstock.gateway.invocation import Invocation
 from penstock.gateway.trace import instant
 
 _PASSED = ("content-type", "cache-control", "retry-after", "x-request-id")
+_BODYLESS = frozenset((204, 304))
 
 
 def _texts(content: object) -> str:
@@ -45,7 +46,13 @@ class OpenAIInvocation(Invocation):
 
     def upstream_head(self, status: int, headers: dict[str, str], raw: list[tuple[bytes, bytes]]) -> None:
         self._body = []
-        self.trace.model_status = self.trace.status = status
+        self.trace.model_status = status
+        if not 200 <= status < 600:  # no status that HTTP has (RFC 9110 §15)
+            assert self.route is not None
+            self._give_back()
+            self._refuse(failures.no_response(self.route.endpoint))
+            return
+        self.trace.status = status
         self._status = 200  # whatever it is, it is the client's
         client = self.client
         assert self.variant is not None
@@ -55,8 +62,9 @@ class OpenAIInvocation(Invocation):
             ("date", answers.http_date(int(client.door.clock()))),
             *((name, headers[name]) for name in _PASSED if name in headers),
         ]
-        self._chunked = "content-length" not in headers and self.head.http11
-        if "content-length" in headers:
+        bodyless = status in _BODYLESS
+        self._chunked = "content-length" not in headers and self.head.http11 and not bodyless
+        if "content-length" in headers and not bodyless:
             fields.append(("content-length", headers["content-length"]))
         elif self._chunked:
             fields.append(("transfer-encoding", "chunked"))

@@ -1,6 +1,7 @@
 """One gateway worker: sockets in, signals in, drained out.
 
-Owns the process: the inherited listening sockets, the event loop, TLS, SIGTERM, and dying with the parent. It must never know a request.
+Owns the process: the inherited listening sockets, the event loop, TLS, SIGTERM and SIGUSR2, and dying with the parent. It must never know
+a request.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from penstock.gateway.bidi import alpn
 from penstock.gateway.connection import ClientConnection
 from penstock.gateway.dispatch import open_exchange
 from penstock.gateway.door import Door
+from penstock.gateway.handover import hand_over
 from penstock.gateway.proxy import TLS_FAREWELL_S, ProxyConnection
 from penstock.gateway.table import TableClient
 from penstock.gateway.upstream import Target
@@ -73,9 +75,10 @@ def run(settings: Settings, worker: int, listeners: Listeners) -> int:
 
 async def _serve(settings: Settings, worker: int, listeners: Listeners) -> None:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, relieved = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGUSR2, relieved.set)
     context = tls_context(settings)
     control = Target(socket_address(settings.paths.control_socket))
     table = TableClient(socket_address(settings.paths.table_socket))
@@ -95,7 +98,9 @@ async def _serve(settings: Settings, worker: int, listeners: Listeners) -> None:
     table.announce(GatewayEvent("ready", worker, ports=listeners.ports()))
     gc.collect()
     gc.freeze()  # what exists now stays: the collector need not look at it again
-    await stop.wait()
+    if await _before(relieved, stop):
+        log.info("worker %d is relieved", worker)
+        await hand_over(door, servers, stop)
     log.info("worker %d drains", worker)
     for server in servers:
         server.close()

@@ -193,6 +193,9 @@ class TunnelEnd(asyncio.Protocol):
     def expire(self, now: float) -> None:
         self.transport.abort()
 
+    def relieve(self) -> None:
+        """A tunnel goes on while its ends do."""
+
     def drain(self) -> None:
         """A tunnel goes on while its ends do; `shut` ends it."""
 

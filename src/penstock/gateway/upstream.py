@@ -10,7 +10,9 @@ import asyncio
 import socket
 from collections.abc import Callable
 from enum import Enum
+from fcntl import ioctl
 from functools import lru_cache
+from termios import FIONREAD
 from typing import Protocol, cast
 
 import httptools
@@ -26,9 +28,12 @@ SHORTEST_S = 0.01
 """A server that closes sooner gets a connection for each request."""
 MAX_IDLE = 256
 MAX_HEAD = 64 * 1024
+"""Bytes of an answer's head, or of anything else in it that is no body: trailers, chunk extensions."""
 MAX_PART = 1024 * 1024
 """A chunk longer than this is passed on in pieces, so that one stream holds no more than this."""
 
+_NOTHING = b"\0\0\0\0"
+"""FIONREAD's answer where no byte waits to be read."""
 _TCP_INFO_UNACKED = slice(24, 28)
 _TCP_INFO_STATE = 0
 _TCP_CLOSE = 7
@@ -104,6 +109,7 @@ class Upstream(asyncio.Protocol):
         "_at_chunk",
         "_body_parts",
         "_ended",
+        "_fd",
         "_feed",
         "_framed",
         "_head_bytes",
@@ -136,6 +142,7 @@ class Upstream(asyncio.Protocol):
         self.target = target
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anybody else sees this object
         self.sink: Sink | None = None
+        self._fd = -1
         self.reused = self.sending = False
         self.idle_since = self.idle_until = 0.0
         self.keep_s = IDLE_S
@@ -174,6 +181,14 @@ class Upstream(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
+
+    def usable(self) -> bool:
+        """Whether it is open, and the other side has not spoken unasked: that would pass for the next request's answer."""
+        if self.transport.is_closing():
+            return False
+        if self._fd < 0:
+            self._fd = self.transport.get_extra_info("socket").fileno()
+        return ioctl(self._fd, FIONREAD, _NOTHING) == _NOTHING
 
     def abort(self) -> None:
         """Closes at once and tells nobody: this is how a container learns that it may stop."""
@@ -262,11 +277,15 @@ class Upstream(asyncio.Protocol):
             if sink.upstream_read(data):  # the token path: one read, one chunk, nothing for the parser to learn
                 return
             self._at_chunk = False
-        if not self.answering:
-            if not self._head_bytes and self.whole_chunks and (read := read_answer(data)) is not None:
-                self._tell_whole(sink, *read)
-                return
-            self._head_bytes += len(data)
+        if (
+            not self.answering
+            and not self._head_bytes
+            and self.whole_chunks
+            and (read := read_answer(data)) is not None
+        ):
+            self._tell_whole(sink, *read)
+            return
+        self._head_bytes += len(data)
         try:
             self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -291,7 +310,7 @@ class Upstream(asyncio.Protocol):
 
     def _settle(self) -> None:
         """What a read may bring beside whole chunks: the head, pieces of chunks, the end."""
-        if not self.answering and self._head_bytes > MAX_HEAD and not self._head_ready:
+        if self._head_bytes > MAX_HEAD and not self._head_ready and not self._ended:
             self._fail(untouched=False)
             return
         self._flush()
@@ -313,6 +332,9 @@ class Upstream(asyncio.Protocol):
             self._head_ready = False
             self.answering = True
             headers = self._read_headers()
+            if headers.get("transfer-encoding", "chunked").lower() != "chunked":
+                self._fail(untouched=False)  # coded in a way that nobody asked for, and nobody here could decode
+                return
             raw, self._raw = self._raw, []
             self.begins_with_parts = bool(self._parts)
             sink.upstream_head(self.status, headers, raw)
@@ -364,7 +386,7 @@ class Upstream(asyncio.Protocol):
             raise ValueError("an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.answering:
+        if not (self.answering or self._head_ready):  # trailers are no headers (RFC 9110 §6.5.1): they are dropped
             self._raw.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -381,6 +403,7 @@ class Upstream(asyncio.Protocol):
             self._ended = True
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         if not self._pending:  # one read is smaller than MAX_PART
             self._pending = body
             return
@@ -441,7 +464,11 @@ class Dial:
         except OSError:  # TimeoutError is one
             self._sink.upstream_failed(Failure.REFUSED)
             return
-        self._sink.upstream_ready(upstream)
+        if upstream.usable():
+            self._sink.upstream_ready(upstream)
+        else:  # it closed, or spoke before it was asked: no answer of this connection could be told from that
+            upstream.abort()
+            self._sink.upstream_failed(Failure.REFUSED)
 
     async def _open(self, factory: Callable[[], Upstream]) -> Upstream:
         address = self._target.address
@@ -459,7 +486,9 @@ def reach(loop: asyncio.AbstractEventLoop, target: Target, sink: Sink, *, fresh:
         upstream = target.idle.pop()
         if upstream.idle_until <= loop.time():
             upstream.abort()
-        elif not upstream.transport.is_closing():
+        elif upstream.usable():
             sink.upstream_ready(upstream)
             return None
+        else:
+            upstream.abort()
     return Dial(loop, target, sink)

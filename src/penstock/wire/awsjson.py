@@ -35,7 +35,7 @@ def parse(model: ServiceModel, request: WireRequest) -> tuple[OperationModel, di
         raise AwsError("SerializationException", f"The request body is not valid JSON: {error}") from None
     if operation.input is None:
         return operation, {}
-    params: dict[str, Any] = _read(operation.input, document)
+    params: dict[str, Any] = read(operation.input, document)
     validate(operation.input, params, model.validation_code)
     return operation, params
 
@@ -50,7 +50,8 @@ def _operation(model: ServiceModel, target: str) -> OperationModel:
         raise AwsError("UnknownOperationException", f"{model.name} has no operation {name}.") from None
 
 
-def _read(shape: Shape, value: Any) -> Any:
+def read(shape: Shape, value: Any) -> Any:
+    """A decoded document as parameters of that shape. Raises AwsError (SerializationException) on a value of the wrong kind."""
     match shape.type:
         case "structure":
             if shape.is_document:
@@ -58,15 +59,15 @@ def _read(shape: Shape, value: Any) -> Any:
             if not isinstance(value, dict):
                 raise _unexpected(value, "structure")
             pairs = ((name, member, value.get(member.wire_name or name)) for name, member in shape.members.items())
-            return {name: _read(member, found) for name, member, found in pairs if found is not None}
+            return {name: read(member, found) for name, member, found in pairs if found is not None}
         case "list":
             if not isinstance(value, list):
                 raise _unexpected(value, "list")
-            return [_read(shape.element, element) for element in value if element is not None]
+            return [read(shape.element, element) for element in value if element is not None]
         case "map":
             if not isinstance(value, dict):
                 raise _unexpected(value, "map")
-            return {_read(shape.key, k): _read(shape.value, v) for k, v in value.items() if v is not None}
+            return {read(shape.key, k): read(shape.value, v) for k, v in value.items() if v is not None}
         case _:
             return _read_scalar(shape, value)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from penstock.control import gateways
-from penstock.control.gateways import GatewayDoesNotStart, Gateways
+from penstock.control.gateways import GatewayDoesNotStart, Gateways, NotRelieved
 from penstock.routes import GatewayEvent
 from tests.waiting import until_async
 
@@ -59,6 +59,39 @@ async def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
         await until_async(lambda: len(pids(note)) == 3)
         assert alive(first[1])
     assert not any(alive(pid) for pid in pids(note))
+
+
+async def test_places_are_taken_over_one_after_the_other(tmp_path: Path) -> None:
+    """The old worker is told once the new one serves; one that never serves relieves nobody."""
+    note, told = tmp_path / "pids", tmp_path / "told"
+    text = (
+        "import os, signal, sys, time\n"
+        f"signal.signal(signal.SIGUSR2, lambda *_: print(os.getpid(), file=open({str(told)!r}, 'a'), flush=True))\n"
+        "print(os.getpid(), file=open(sys.argv[1], 'a'), flush=True)\n"
+        "while True: time.sleep(600)\n"
+    )
+    ended: list[int] = []
+    made = Gateways(2, program(text, note), [], ended.append)
+    async with running(made):
+        await until_async(lambda: len(pids(note)) == 2)
+        old = pids(note)
+        relieving = asyncio.create_task(made.relieve())
+        await until_async(lambda: len(pids(note)) == 3)
+        assert pids(told) == []
+        made.heard(GatewayEvent("ready", 2))
+        await until_async(lambda: len(pids(note)) == 4)
+        await until_async(lambda: len(pids(told)) == 1)
+        os.kill(pids(note)[3], signal.SIGKILL)
+        with pytest.raises(NotRelieved, match="does not start"):
+            await relieving
+        assert len(pids(told)) == 1
+        assert pids(told)[0] in old
+        assert all(map(alive, old))
+        os.kill(pids(told)[0], signal.SIGKILL)
+        await until_async(lambda: set(ended) in ({0, 3}, {1, 3}))
+        assert len(pids(note)) == 4, "a relieved worker that ends is not replaced"
+        os.kill(pids(note)[2], signal.SIGKILL)
+        await until_async(lambda: len(pids(note)) == 5, what="the one that took its place is looked after")
 
 
 async def test_workers_inherit_the_sockets_and_nothing_else(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, str, str], float]:
     }
 
 
-def test_workers_are_added_up_and_a_new_worker_has_nothing_in_flight() -> None:
+def test_workers_are_added_up_and_one_that_ended_has_nothing_in_flight() -> None:
     metrics = Metrics()
     metrics.add(event(0, in_flight=3, latency_us=700))
     metrics.add(event(1, in_flight=4, latency_us=900))
@@ -38,8 +38,12 @@ def test_workers_are_added_up_and_a_new_worker_has_nothing_in_flight() -> None:
     assert found["FirstChunkLatency_bucket", "ep", "500.0"] == 0
     assert found["FirstChunkLatency_bucket", "ep", "1000.0"] == 2
     assert found["ConcurrentRequestsPerModel", "ep", ""] == 7
-    metrics.add(GatewayEvent("ready", 1))
+    metrics.forget(1)
     assert samples(metrics)["ConcurrentRequestsPerModel", "ep", ""] == 3
+    metrics.add(event(1, in_flight=4, latency_us=900))
+    found = samples(metrics)
+    assert found["ConcurrentRequestsPerModel", "ep", ""] == 3, "its last words are counted, its requests are over"
+    assert found["Invocations_total", "ep", ""] == 6
     metrics.add(GatewayEvent("measured", 0, dropped=5))
     assert samples(metrics)["penstock_access_log_dropped_lines_total", "", ""] == 5
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from penstock.config import Settings
-from penstock.control.neighbours import sts
+from penstock.control.datapoints import Datapoints
+from penstock.control.neighbours import cloudwatch, sts
 from penstock.control.neighbours.iam import Iam
 from penstock.control.neighbours.logs import Logs
 from penstock.control.neighbours.roles import Role, RoleStore
@@ -27,10 +28,11 @@ def make_neighbours(
     objects: ObjectStore,
     *,
     secrets: Secrets,
+    datapoints: Datapoints,
     allow: Allow = allow_all,
     clock: Callable[[], float] = time.time,
 ) -> Mapping[str, AwsService | S3Service]:
-    """`s3`, `sts`, `iam` and `logs`. `secrets` and `allow` speak for the access keys; `objects` must be prepared."""
+    """`s3`, `sts`, `iam`, `logs` and `monitoring`. `secrets` and `allow` speak for the access keys; `objects` must be prepared."""
     default = Role(account=settings.account, name=settings.role_arn.rpartition("/")[2], created=FIRST_DAY)
     iam = Iam(RoleStore(settings.paths.roles, (default,)), clock)
     limit = settings.limits.control_body_bytes
@@ -41,4 +43,11 @@ def make_neighbours(
         "sts": AwsService("sts", sts.OPERATIONS, body_bytes=limit, allow=allow),
         "iam": AwsService("iam", iam.operations(), body_bytes=limit, allow=allow),
         "logs": AwsService("logs", Logs(settings.paths.logs).operations(), body_bytes=limit, allow=allow),
+        "monitoring": AwsService(
+            "cloudwatch",
+            cloudwatch.CloudWatch(datapoints, clock).operations(),
+            body_bytes=limit,
+            allow=allow,
+            error_types=cloudwatch.ERROR_TYPES,
+        ),
     }

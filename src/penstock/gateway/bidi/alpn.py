@@ -86,6 +86,9 @@ class Sniffing(asyncio.Protocol):
     def expire(self, now: float) -> None:
         self.transport.abort()
 
+    def relieve(self) -> None:
+        """What comes is served."""
+
     def drain(self) -> None:
         self.transport.close()
 

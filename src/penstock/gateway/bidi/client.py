@@ -146,6 +146,9 @@ class StreamClient:
             self.deadline = inf
             self.exchange.tick(now)
 
+    def relieve(self) -> None:
+        """The stream goes on, however long it is."""
+
     def drain(self) -> None:
         """The stream goes on while it may; `shut` ends it."""
 

@@ -102,6 +102,8 @@ class Http2Connection(asyncio.Protocol):
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(MAX_STREAMS * WINDOW - 65535)
         self._flush()
+        if self.door.draining:
+            self.relieve()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._over = True
@@ -321,6 +323,12 @@ class Http2Connection(asyncio.Protocol):
         else:
             for stream in [one for one in self._streams.values() if one.give_up <= now]:
                 self.reset(stream, ErrorCodes.CANCEL)
+
+    def relieve(self) -> None:
+        """Another worker has taken our place: new streams belong on another connection; those that come nevertheless are answered."""
+        if not self._over:
+            self._flush()
+            self.transport.write(GOING_AWAY)
 
     def drain(self) -> None:
         """The server is stopping: an idle connection closes now, a busy one when its streams have ended."""

@@ -59,7 +59,7 @@ def _converse(door: Door, transport: asyncio.Transport, stream: Http2Stream, hea
 def _open(client: StreamClient, head: Head, request_id: str, name: str) -> BidirectionalInvocation:
     """Raises AwsError where the head alone is reason to refuse."""
     door = client.door
-    if door.draining:
+    if door.stopping:
         raise failures.unavailable("The server is shutting down. Send the request again.")
     if head.method != "POST":
         raise AwsError("UnknownOperationException", f"This path has no operation {head.method}.", status=405)
