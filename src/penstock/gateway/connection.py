@@ -21,6 +21,7 @@ from penstock.gateway.door import Door
 from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import BadRequest, Head, read_head, without_upgrade
 from penstock.gateway.hostile.reset import PATIENCE_S, Reset
+from penstock.gateway.incoming import Incoming
 from penstock.gateway.quick import read_request
 from penstock.gateway.trace import LEFT, Trace, instant
 
@@ -37,22 +38,6 @@ MAX_WAITING = 64 * 1024
 
 Opener = Callable[[Client, Head, str], Exchange]
 """What makes an exchange of a client, a head and a request id. Raises AwsError where the head alone is reason to refuse."""
-
-
-class Incoming:
-    """A request whose turn may not have come: what has arrived of it so far."""
-
-    __slots__ = ("answered", "ended", "exchange", "head", "pieces", "received", "trace")
-
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.exchange: Exchange | None = None
-        self.pieces: list[bytes] = []
-        self.received = 0
-        self.trace: Trace | None = None
-        """While it is being served."""
-        self.ended = False
-        self.answered = False
 
 
 class ClientConnection(asyncio.Protocol):
