@@ -27,6 +27,8 @@ SWEEP_S = 0.25
 """How often deadlines are looked at: one timer for all connections instead of several for each."""
 
 
+TOGETHER = 256
+"""Ended requests that are written down at once; fewer where `TELL_S` comes first."""
 TELL_S = 1.0
 """How often control hears what was measured."""
 
@@ -70,6 +72,8 @@ class Door:
         self.access_log = AccessLog(place(settings.access_log, settings.paths.logs))
         self.measures = Measures(worker)
         self.models = ModelLoads(loop, control, notify, worker, settings.workers)
+        self._ended: list[tuple[Trace, float, bool]] = []
+        """Requests that are over, when, and whether they broke, until `_note_ended`."""
         self._told = 0.0
         self._id_head = ""
         self._ids = 0
@@ -96,14 +100,23 @@ class Door:
 
     def finished(self, trace: Trace, *, broken: bool = False) -> None:
         """A request is over, however it ended. `broken`: a stream that had begun did not end cleanly."""
-        now = instant()
-        if self.access_log.on:
-            self.access_log.add(trace.line(now, self.clock()))
-        if trace.variant:
-            self.measures.observe(trace, now, broken=broken)
+        self._ended.append((trace, instant(), broken))
+        if len(self._ended) >= TOGETHER:
+            self._note_ended()
+
+    def _note_ended(self) -> None:
+        """Counts and writes down what has ended: many at once cost half of what each of them would between two requests."""
+        ended, self._ended = self._ended, []
+        lag, log, observe = self.clock() - instant(), self.access_log, self.measures.observe
+        for trace, at, broken in ended:
+            if log.on:
+                log.add(trace.line(at, at + lag))
+            if trace.variant:
+                observe(trace, at, broken=broken)
 
     def tell(self) -> None:
         """Sends what was measured to control, and lines of the access log to their file."""
+        self._note_ended()
         self.measures.tell(self.notify, self.access_log.dropped)
         self.access_log.flush(self.loop)
 
