@@ -85,6 +85,8 @@ class App:
                 await self._invoke(scope, receive, send, name)
             case ["models", name, "invoke"] if method == "POST":
                 await self._invoke(scope, receive, send, name)
+            case ["v1", "chat", "completions"]:
+                await self._invoke(scope, receive, send, "", openai=True)
             case ["models", *rest]:
                 body = await read_body(receive, Headers(scope=scope))
                 query = QueryParams(scope["query_string"])
@@ -100,13 +102,15 @@ class App:
             {name: {"status": state} for name, state in states.items()}, 500 if "FAILED" in states.values() else 200
         )
 
-    async def _invoke(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
+    async def _invoke(self, scope: Scope, receive: Receive, send: Send, name: str, *, openai: bool = False) -> None:
         headers = Headers(scope=scope)
         body = await read_body(receive, headers)
         query = scope["query_string"].decode("latin-1")
-        request = invocation(headers.items(), query, body)
+        request = invocation(headers.items(), query, body, openai=openai)
         name = name or request.text("model_name") or request.attribute("model_name") or headers.get(TARGET_MODEL, "")
         entry = self._models.entry(name) if name else self._default()
+        if openai and entry.settings.version < (0, 28):
+            raise ResourceNotFound
         if scope["method"] == "OPTIONS":
             await send_reply(json_reply({}), send)
             return

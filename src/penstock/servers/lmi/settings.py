@@ -72,6 +72,7 @@ class ModelSettings:
     """AWS's default is 1088; less holds running streams up less while a long prompt is read."""
     output_formatter: str = ""
     enable_streaming: bool = False
+    tgi_compat: bool = False
     dtype: str = "auto"
     quantize: str = ""
     tensor_parallel_degree: int = 1
@@ -132,6 +133,7 @@ def build(
         max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 512),
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
+        tgi_compat=version >= (0, 28) and options.get("tgi_compat", "false").lower() == "true",
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
         quantize=_quantize(options),
         tensor_parallel_degree=1
