@@ -73,6 +73,8 @@ class ModelSettings:
     output_formatter: str = ""
     enable_streaming: bool = False
     tgi_compat: bool = False
+    stateful_sessions: bool = False
+    """Whether the server's own text generation has sessions; a handler makes its own."""
     dtype: str = "auto"
     quantize: str = ""
     tensor_parallel_degree: int = 1
@@ -134,6 +136,7 @@ def build(
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
         tgi_compat=version >= (0, 28) and options.get("tgi_compat", "false").lower() == "true",
+        stateful_sessions=version >= (0, 34) and options.get("enable_stateful_sessions", "true").lower() == "true",
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
         quantize=_quantize(options),
         tensor_parallel_degree=1

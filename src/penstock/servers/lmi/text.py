@@ -16,7 +16,8 @@ from typing import Literal
 from penstock.engines.base import EngineError, EngineFull, Sampling
 from penstock.engines.tokenizer import TokenizerError
 from penstock.servers.generation import Generation, Prefill, TextToken
-from penstock.servers.lmi import asking, formatters
+from penstock.servers.lmi import asking, formatters, sessions
+from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, Untranslatable
 from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step
 from penstock.servers.lmi.parameters import BadInput, TextParameters
@@ -80,11 +81,16 @@ class TextModel:
         )
 
 
+@dataclass(slots=True)
 class RollingBatch(TextModel):
     """`option.rolling_batch`: what the blog's endpoint runs."""
 
+    sessions: SessionManager | None = None
+
     async def predict(self, request: Invocation) -> Reply:
         try:
+            if self.settings.version >= (0, 34) and (reply := await sessions.serve(request, self.sessions)):
+                return reply
             ask = asking.read(request, self.settings, self.generation.tokenizer.chat_template)
             prompt = await self.encode(ask.inputs, ask.parameters, special=ask.special)
             sampling = self.sampling(prompt, ask.parameters)
