@@ -109,6 +109,20 @@ def test_033_lines(newest: Server) -> None:
     assert newest.ask(asked).json()["generated_text"] == " two three"
 
 
+def test_a_prompt_is_a_text_completion(newest: Server) -> None:
+    asked = {"prompt": " one", "temperature": 0, "max_tokens": 2, "echo": True}
+    found = newest.ask(asked).json()
+    assert list(found) == ["id", "object", "created", "model", "choices", "usage"]
+    assert found["choices"] == [{"index": 0, "text": " one two three", "logprobs": None, "finish_reason": "length"}]
+    assert (found["object"], found["model"]) == ("text_completion", "lmi")
+    lines = chunks(newest.ask({**asked, "stream": True}).chunks)
+    assert [line["choices"][0]["text"] for line in lines] == [" one two", " three"]
+    for wrong, reason in (({"prompt": ["a", "b"]}, "prompt must be a string"), ({"logprobs": 2}, "logprobs is not")):
+        answer = newest.ask({**asked, **wrong})
+        assert answer.status == 424
+        assert reason in answer.json()["error"]
+
+
 def test_before_028_there_are_no_chats(tmp_path: Path, tiny_model: Path) -> None:
     lines = [f"option.model_id={tiny_model}", "option.rolling_batch=auto"]
     with running(tmp_path, write_properties(tmp_path / "model", *lines)) as server:

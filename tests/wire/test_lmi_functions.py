@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,14 @@ def test_what_is_left_out_is_done_by_content_type(tmp_path: Path) -> None:
     with running(tmp_path, write_handler(tmp_path / "model", handler=SHORT)) as server:
         assert server.ask({"inputs": [1, 2, 3]}).json() == [{"sum": 6}]
         assert server.ask({"inputs": [1, 2, 3]}, Accept="text/csv").body == b"sum\r\n6\r\n"
+
+
+def test_a_batch_is_one_after_the_other(tmp_path: Path) -> None:
+    directory = write_handler(tmp_path / "model", "batch_size=3\nmax_batch_delay=2000\n", WHOLE)
+    (directory / "weights").write_text("3")
+    with running(tmp_path, directory) as server, ThreadPoolExecutor(3) as pool:
+        assert [answer.json()["prediction"] for answer in pool.map(server.ask, (1, 2, 3))] == [3, 6, 9]
+        assert server.ask("many").chunks == [b"0", b"1", b"2"], "one alone is no batch"
 
 
 def test_a_script_that_leads_nowhere_fails_the_endpoint(tmp_path: Path) -> None:

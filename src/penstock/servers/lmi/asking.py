@@ -1,4 +1,4 @@
-"""What a request to a rolling batch asks for: text, or messages from 0.28 on.
+"""What a request to a rolling batch asks for: text; messages from 0.28 on; OpenAI's prompt from 0.33 on.
 
 Owns the way from a request to a prompt's text, checked parameters and the formatter of its answer. It must never generate.
 """
@@ -16,7 +16,7 @@ from penstock.engines.chattemplate import ChatTemplate
 from penstock.servers.lmi import chat, levels, parameters
 from penstock.servers.lmi.chatformatters import Completion
 from penstock.servers.lmi.formatters import Make
-from penstock.servers.lmi.parameters import BadInput, TextParameters
+from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
 from penstock.servers.lmi.requests import Invocation
 from penstock.servers.lmi.settings import ModelSettings
 
@@ -36,8 +36,11 @@ class Ask:
 
 def read(request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
     """Raises BadInput."""
-    if settings.version >= (0, 28) and (body := chat_body(request)) is not None:
-        return _chat(body, request, settings, template)
+    if settings.version >= (0, 28) and (body := openai_body(request)) is not None:
+        if request.openai or "messages" in body:
+            return _chat(body, request, settings, template)
+        if settings.version >= (0, 33):
+            return _prompt(body, settings)
     return _text(request, settings)
 
 
@@ -53,12 +56,12 @@ def _text(request: Invocation, settings: ModelSettings) -> Ask:
     return Ask(text.inputs[0], given, formatter)
 
 
-def chat_body(request: Invocation) -> Mapping[str, Any] | None:
-    """The body, where it is a chat's: it holds `messages`, or came by the route for them."""
+def openai_body(request: Invocation) -> Mapping[str, Any] | None:
+    """The body, where it is OpenAI's: it holds `messages` or a `prompt` and no `inputs`, or came by the route for such."""
     data = request.data
     media = (request.attribute("content-type") or "").lower()
-    # Nearly every request is none, and its body is then read once only.
-    if not request.openai and (b'"messages"' not in data or media.startswith("text/")):
+    likely = (b'"messages"' in data or b'"prompt"' in data) and not media.startswith("text/")
+    if not likely and not request.openai:  # nearly every request: its body is then read once only
         return None
     try:
         value = json.loads(data)
@@ -66,7 +69,7 @@ def chat_body(request: Invocation) -> Mapping[str, Any] | None:
         raise BadInput(str(error)) from error
     if not isinstance(value, dict):
         raise BadInput("the body must be a JSON object")
-    return value if request.openai or ("messages" in value and "inputs" not in value) else None
+    return value if request.openai or ("inputs" not in value and ("messages" in value or "prompt" in value)) else None
 
 
 def _chat(body: Mapping[str, Any], request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
@@ -82,3 +85,23 @@ def _chat(body: Mapping[str, Any], request: Invocation, settings: ModelSettings,
         completion, stream=asked.stream, events=request.openai or settings.output_formatter == "sse"
     )
     return Ask(chat.prompt(template, asked), asked.parameters, formatter, special=False)
+
+
+def _prompt(body: Mapping[str, Any], settings: ModelSettings) -> Ask:
+    given = Given(body)
+    chat.refuse_what_no_engine_does(body, given)
+    if given.whole("logprobs", 0, least=0):
+        raise BadInput("logprobs is not supported with a prompt: send inputs with details")
+    if not (prompt := given.text("prompt", "")):
+        raise BadInput("prompt must be a string that is not empty: send a request for each")
+    completion = Completion(
+        id=f"cmpl-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=given.text("model", "") or MODEL_NAME,
+        include_usage=chat.wants_usage(body),
+    )
+    asked = replace(
+        chat.sampling(given, given.whole("max_tokens", 16, least=1)), return_full_text=given.flag("echo", False)
+    )
+    events = settings.output_formatter == "sse"
+    return Ask(prompt, asked, levels.text_completion(completion, stream=given.flag("stream", False), events=events))

@@ -33,34 +33,46 @@ class Chat:
 def parse(body: Mapping[str, Any], version: tuple[int, int]) -> Chat:
     """Raises BadInput."""
     given = Given(body)
-    _refuse_what_no_engine_does(body, given)
-    temperature = given.real("temperature", 1.0, least=0.0, most=2.0)
+    refuse_what_no_engine_does(body, given)
+    if body.get("tool_choice") not in (None, "none", "auto"):
+        raise BadInput("tool_choice must be none or auto: this model's engine can't be made to call a tool")
     old = version < (0, 33)
     most = given.whole("max_tokens", 0, least=1) or (0 if old else given.whole("max_completion_tokens", 0, least=1))
     given.whole("top_logprobs", 0, least=0)
-    options = body.get("stream_options")
     return Chat(
         messages=tuple(_message(item) for item in _objects(body, "messages", least=1)),
         tools=() if body.get("tool_choice") == "none" else tuple(_objects(body, "tools")),
-        parameters=TextParameters(
-            max_new_tokens=most or (30 if old else 0),
-            max_length=UNBOUNDED,
-            do_sample=temperature > 0,
-            temperature=temperature or 1.0,
-            top_k=max(0, given.whole("top_k", 0, least=-1)),
-            top_p=given.real("top_p", 1.0, above=0.0, most=1.0),
-            repetition_penalty=given.real("repetition_penalty", 1.0, above=0.0),
-            frequency_penalty=given.real("frequency_penalty", 0.0, least=-2.0, most=2.0),
-            presence_penalty=given.real("presence_penalty", 0.0, least=-2.0, most=2.0),
-            seed=given.seed("seed"),
-            stop_sequences=given.strings("stop"),
-            ignore_eos=given.flag("ignore_eos", False),
-        ),
+        parameters=sampling(given, most or (30 if old else 0)),
         model=given.text("model", ""),
         stream=given.flag("stream", False),
         logprobs=given.flag("logprobs", False),
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        include_usage=wants_usage(body),
     )
+
+
+def sampling(given: Given, most: int) -> TextParameters:
+    """OpenAI's parameters; `most` new tokens, 0 for as many as the model's positions allow. Raises BadInput."""
+    temperature = given.real("temperature", 1.0, least=0.0, most=2.0)
+    return TextParameters(
+        max_new_tokens=most,
+        max_length=UNBOUNDED,
+        do_sample=temperature > 0,
+        temperature=temperature or 1.0,
+        top_k=max(0, given.whole("top_k", 0, least=-1)),
+        top_p=given.real("top_p", 1.0, above=0.0, most=1.0),
+        repetition_penalty=given.real("repetition_penalty", 1.0, above=0.0),
+        frequency_penalty=given.real("frequency_penalty", 0.0, least=-2.0, most=2.0),
+        presence_penalty=given.real("presence_penalty", 0.0, least=-2.0, most=2.0),
+        seed=given.seed("seed"),
+        stop_sequences=given.strings("stop"),
+        ignore_eos=given.flag("ignore_eos", False),
+    )
+
+
+def wants_usage(body: Mapping[str, Any]) -> bool:
+    """Whether a stream is to end with the counts of its tokens."""
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
 
 
 def prompt(template: ChatTemplate | None, chat: Chat) -> str:
@@ -75,13 +87,12 @@ def prompt(template: ChatTemplate | None, chat: Chat) -> str:
         raise BadInput(f"the chat template refuses the messages: {error}") from error
 
 
-def _refuse_what_no_engine_does(body: Mapping[str, Any], given: Given) -> None:
+def refuse_what_no_engine_does(body: Mapping[str, Any], given: Given) -> None:
+    """Raises BadInput rather than answer as if a parameter had not been there."""
     if given.whole("n", 1, least=1) != 1:
         raise BadInput("n must be 1: send a request for each choice")
     if body.get("logit_bias"):
         raise BadInput("logit_bias is not supported by this model's engine: leave it out")
-    if body.get("tool_choice") not in (None, "none", "auto"):
-        raise BadInput("tool_choice must be none or auto: this model's engine can't be made to call a tool")
     form = body.get("response_format")
     if form is not None and not (isinstance(form, dict) and form.get("type") == "text"):
         raise BadInput("response_format must be of type text: this model's engine can't be held to another")

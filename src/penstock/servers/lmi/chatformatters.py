@@ -1,4 +1,4 @@
-"""Tokens to OpenAI's chat completions, as LMI writes them.
+"""Tokens to OpenAI's chat completions and text completions, as LMI writes them.
 
 Owns the exact bytes of each piece. Pure; it must never know where tokens come from, nor the clock.
 
@@ -60,27 +60,42 @@ class JsonChat:
         return failed28(message)
 
 
+class JsonText:
+    """One `text_completion`, whole."""
+
+    content_type, streams = JSON, False
+
+    def __init__(self, asked: Asked, completion: Completion) -> None:
+        self._asked, self._completion = asked, completion
+        self._text = asked.inputs if asked.return_full_text else ""
+        self._count = 0
+
+    def step(self, step: Step) -> bytes:
+        self._text += visible(step)
+        self._count += 1
+        if not step.finish:
+            return b""
+        choice = {"index": 0, "text": self._text, "logprobs": None, "finish_reason": self._completion.reason(step)}
+        usage = {"usage": _usage(self._asked, self._count)}
+        return _json({**self._completion.head("text_completion"), "choices": [choice], **usage})
+
+    def failed(self, message: str) -> bytes:
+        return failed28(message)
+
+
 class JsonLinesChat:
     """A `chat.completion.chunk` a token, one on each line."""
 
     content_type, streams = JSON_LINES, True
+    kind = "chat.completion.chunk"
 
     def __init__(self, asked: Asked, completion: Completion) -> None:
         self._asked, self._completion = asked, completion
         self._count = 0
 
     def step(self, step: Step) -> bytes:
-        delta: dict[str, Any] = {"content": visible(step)}
-        if not self._count:
-            delta["role"] = "assistant"
+        piece = self._piece({"choices": [self._choice(step)]})
         self._count += 1
-        choice = {
-            "index": 0,
-            "delta": delta,
-            "logprobs": {"content": [_logprob(step)]} if self._completion.logprobs else None,
-            "finish_reason": self._completion.reason(step),
-        }
-        piece = self._piece({"choices": [choice]})
         if step.finish and self._completion.include_usage:
             piece += self._piece({"choices": [], "usage": _usage(self._asked, self._count)})
         return piece + self._end() if step.finish else piece
@@ -88,8 +103,17 @@ class JsonLinesChat:
     def failed(self, message: str) -> bytes:
         return self._framed(_json({"error": {"message": message, "type": "InternalServerError", "code": 500}}))
 
+    def _choice(self, step: Step) -> dict[str, Any]:
+        role = {} if self._count else {"role": "assistant"}
+        return {
+            "index": 0,
+            "delta": {"content": visible(step), **role},
+            "logprobs": {"content": [_logprob(step)]} if self._completion.logprobs else None,
+            "finish_reason": self._completion.reason(step),
+        }
+
     def _piece(self, body: dict[str, Any]) -> bytes:
-        return self._framed(_json({**self._completion.head("chat.completion.chunk"), **body}))
+        return self._framed(_json({**self._completion.head(self.kind), **body}))
 
     def _framed(self, line: bytes) -> bytes:
         return line + b"\n"
@@ -108,6 +132,23 @@ class EventsChat(JsonLinesChat):
 
     def _end(self) -> bytes:
         return b"data: [DONE]\n\n"
+
+
+class JsonLinesText(JsonLinesChat):
+    """A `text_completion` a token, one on each line."""
+
+    kind = "text_completion"
+
+    def _choice(self, step: Step) -> dict[str, Any]:
+        before = self._asked.inputs if self._asked.return_full_text and not self._count else ""
+        reason = self._completion.reason(step)
+        return {"index": 0, "text": before + visible(step), "logprobs": None, "finish_reason": reason}
+
+
+class EventsText(JsonLinesText, EventsChat):
+    """The same as server-sent events."""
+
+    content_type = EVENTS
 
 
 def _json(value: object) -> bytes:

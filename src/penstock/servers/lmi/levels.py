@@ -5,7 +5,15 @@ Owns the choice alone; the bytes are the formatters' own.
 
 from __future__ import annotations
 
-from penstock.servers.lmi.chatformatters import Completion, EventsChat, JsonChat, JsonLinesChat
+from penstock.servers.lmi.chatformatters import (
+    Completion,
+    EventsChat,
+    EventsText,
+    JsonChat,
+    JsonLinesChat,
+    JsonLinesText,
+    JsonText,
+)
 from penstock.servers.lmi.formatters import (
     Events28,
     Json23,
@@ -42,4 +50,12 @@ def chat(completion: Completion, *, stream: bool, events: bool) -> Make:
     if not stream:
         return lambda asked: JsonChat(asked, completion)
     kind = EventsChat if events else JsonLinesChat
+    return lambda asked: kind(asked, completion)
+
+
+def text_completion(completion: Completion, *, stream: bool, events: bool) -> Make:
+    """The formatter of an answer to a `prompt`."""
+    if not stream:
+        return lambda asked: JsonText(asked, completion)
+    kind = EventsText if events else JsonLinesText
     return lambda asked: kind(asked, completion)

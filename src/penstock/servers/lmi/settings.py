@@ -38,6 +38,14 @@ _FROM_TGI = {
 """Variables that stand for an option, after `OPTION_*`."""
 
 
+_FROM_SAGEMAKER = {
+    "SAGEMAKER_NUM_MODEL_WORKERS": ("minWorkers", "maxWorkers"),
+    "SAGEMAKER_STARTUP_TIMEOUT": ("option.model_loading_timeout",),
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": ("option.predict_timeout",),
+}
+"""Variables of SageMaker's other containers, from 0.36 on: the only ones that win over the file."""
+
+
 class SettingsError(Exception):
     """A key whose value can't be served; the message is one line that names the key."""
 
@@ -108,6 +116,11 @@ def build(
     name: str, directory: Path, pairs: Mapping[str, str], environ: Mapping[str, str], version: tuple[int, int] = (0, 23)
 ) -> ModelSettings:
     """Settings from a file's pairs and the environment. Pure but for looking which files lie in `directory`. Raises SettingsError."""
+    if version >= (0, 36):
+        pairs = {
+            **pairs,
+            **{key: environ[name] for name, keys in _FROM_SAGEMAKER.items() if environ.get(name) for key in keys},
+        }
     options = merge_options(pairs, environ)
     number = _Numbers(pairs, options, environ)
     rolling_batch = _rolling_batch(options)
@@ -274,13 +287,17 @@ def _complete(settings: ModelSettings) -> ModelSettings:
         changes["max_workers"] = settings.min_workers
     if settings.batch_size > 1 and settings.rolling_batch:
         raise SettingsError("batch_size and option.rolling_batch exclude each other: leave batch_size at 1")
-    if (
-        settings.version >= (0, 28)
-        and not settings.rolling_batch
-        and settings.options.get("rolling_batch") != "disable"
-    ):
+    if settings.version >= (0, 28) and not settings.rolling_batch and not _batches_by_hand(settings):
         changes["rolling_batch"] = "auto"
     return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _batches_by_hand(settings: ModelSettings) -> bool:
+    """Whether `rolling_batch=disable` is meant: from 0.33 it also goes with the engines that batch by themselves."""
+    options = settings.options
+    entry = options.get("entryPoint", options.get("entrypoint", ""))
+    asynchronous = options.get("async_mode", "").lower() == "true" or entry.startswith("djl_python.lmi_")
+    return options.get("rolling_batch", "").lower() == "disable" and not (settings.version >= (0, 33) and asynchronous)
 
 
 def _holds_model(directory: Path) -> bool:

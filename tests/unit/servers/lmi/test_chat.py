@@ -130,4 +130,4 @@ def test_events_end_with_usage_and_done() -> None:
 )
 def test_what_is_a_chat(body: str, content_type: str, is_chat: bool) -> None:
     request = invocation([("content-type", content_type)], "", body.encode())
-    assert (asking.chat_body(request) is not None) is is_chat
+    assert (asking.openai_body(request) is not None) is is_chat

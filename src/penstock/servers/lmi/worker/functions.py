@@ -39,8 +39,22 @@ class _Script:
                 self._model = _call(load, inputs.get_property("model_dir"), None)
             self._loaded = True
             return None
-        if inputs.is_batch():
-            raise ValueError("a script of model_fn and predict_fn takes one request at a time: leave batch_size at 1")
+        return self._batch(inputs) if inputs.is_batch() else self._one(inputs)
+
+    def _batch(self, inputs: Any) -> Any:
+        """The functions know no batches, so it is one request after the other; an answer of several has one code and one set of headers."""
+        from penstock.servers.lmi.worker.api import Output
+
+        whole = Output()
+        for index, item in enumerate(inputs.get_batches()):
+            one = self._one(item)
+            if one.stream_content is not None or one.code != 200:
+                raise ValueError("a stream, or a code of its own, can't be batched: leave batch_size at 1")
+            whole.properties.update(one.properties)
+            whole.add(one.content.value_at(0), batch_index=index)
+        return whole
+
+    def _one(self, inputs: Any) -> Any:
         content_type = inputs.get_property("content-type") or JSON
         accept = inputs.get_property("accept") or JSON
         data = self._read(inputs, content_type)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from penstock.servers.lmi.worker import functions
+from penstock.servers.lmi.worker import coroutines, functions
 from penstock.servers.lmi.worker.frames import Frame, encode
 
 
@@ -72,7 +72,7 @@ def call(function: Callable[[Any], Any], inputs: Any) -> Any:
     from penstock.servers.lmi.worker.api import Output
 
     try:
-        outputs = function(inputs)
+        outputs = coroutines.result(function(inputs))
     except Exception as error:
         logging.exception("The handler failed")
         if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
