@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from penstock.routes import Replica, Variant
 from tests.lmi_server import Answer, Server, failing, running, write_properties
 from tests.waiting import until
+from tests.wire.gateway_fixture import House
 from tests.wire.test_lmi_handlers import write_handler
 
 ASK = {"inputs": " one", "parameters": {"max_new_tokens": 1, "do_sample": False}}
@@ -68,6 +73,29 @@ def test_a_session_from_its_beginning_to_its_end(server: Server) -> None:
     assert closed.json() == {"result": f"Session {session} closed"}
     gone = server.ask(ASK, X_Amzn_SageMaker_Session_Id=session)
     assert (gone.status, gone.json()) == (424, {"code": 424, "error": f"session not found: {session}"})
+
+
+def test_a_session_through_the_gateway(server: Server, house: House) -> None:
+    replica = Replica(f"replica-{server.port}", 1, "127.0.0.1", server.port)
+    house.endpoint("ep", Variant("AllTraffic", 1.0, (replica,)))
+    runtime = house.client("sagemaker-runtime")
+
+    def call(body: object, session: str) -> dict[str, Any]:
+        answer: dict[str, Any] = runtime.invoke_endpoint(
+            EndpointName="ep", Body=json.dumps(body), ContentType="application/json", SessionId=session
+        )
+        return answer
+
+    session = call(OPEN, "NEW_SESSION")["NewSessionId"].partition(";")[0]
+    assert json.loads(call(ASK, session)["Body"].read()) == {"generated_text": " two"}
+    parts, error = house.stream(
+        Body=json.dumps({**ASK, "stream": True}).encode(), ContentType="application/json", SessionId=session
+    )
+    assert error is None
+    assert json.loads(b"".join(parts))["generated_text"] == " two"
+    assert call(CLOSE, session)["ClosedSessionId"] == session
+    with pytest.raises(ClientError, match=f"Session {session} of endpoint ep not found"):
+        call(ASK, session)
 
 
 def test_requests_that_are_none(server: Server) -> None:

@@ -118,6 +118,8 @@ class RollingBatch(TextModel):
                 return Reply(200, {"Content-Type": formatter.content_type}, b"".join([piece async for piece in pieces]))
         except TimeoutError:
             raise Untranslatable(f"Time out in: {self.settings.predict_timeout_s}") from None
+        except StreamBroken as broken:  # of an answer that is sent whole, nothing is sent yet
+            raise Untranslatable(str(broken)) from None
         except EngineFull as error:
             raise CapacityExceeded(str(error)) from error
         except EngineError as error:

@@ -119,6 +119,32 @@ def test_events_end_with_usage_and_done() -> None:
     assert (done, nothing) == (b"data: [DONE]", b"")
 
 
+def test_a_prompts_events() -> None:
+    completion = Completion(id="cmpl-1", created=5, model="m", include_usage=True)
+    asked = Asked(inputs="in ", prompt_tokens=4, return_full_text=True)
+    formatter = levels.text_completion(completion, stream=True, events=True)(asked)
+    first, _, last = [formatter.step(step) for step in STEPS]
+    assert json.loads(first.removeprefix(b"data: ")) == {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 5,
+        "model": "m",
+        "choices": [{"index": 0, "text": "in It", "logprobs": None, "finish_reason": None}],
+    }
+    chunk, usage, done, _ = last.split(b"\n\n")
+    assert json.loads(chunk.removeprefix(b"data: "))["choices"][0]["finish_reason"] == "stop"
+    assert json.loads(usage.removeprefix(b"data: "))["usage"]["completion_tokens"] == 3
+    assert done == b"data: [DONE]"
+
+
+def test_a_stream_that_breaks_ends_with_openais_error() -> None:
+    completion = Completion(id="chatcmpl-1", created=5, model="m")
+    line = levels.chat(completion, stream=True, events=False)(Asked()).failed("gone")
+    event = levels.chat(completion, stream=True, events=True)(Asked()).failed("gone")
+    assert json.loads(line) == {"error": {"message": "gone", "type": "InternalServerError", "code": 500}}
+    assert event == b"data: " + line + b"\n"
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "is_chat"),
     [
