@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from penstock.routes import Replica, Variant
 from tests.lmi_server import Server, running, write_properties
+from tests.wire.gateway_fixture import House
+from tests.wire.test_gateway_openai import complete, token
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "temperature": 0, "max_tokens": 3}
 TEXT = "?@A"
@@ -121,6 +124,26 @@ def test_a_prompt_is_a_text_completion(newest: Server) -> None:
         answer = newest.ask({**asked, **wrong})
         assert answer.status == 424
         assert reason in answer.json()["error"]
+
+
+def test_openais_route_through_the_gateway(newest: Server, house: House) -> None:
+    replica = Replica(f"replica-{newest.port}", 1, "127.0.0.1", newest.port)
+    house.endpoint("ep", Variant("AllTraffic", 1.0, (replica,)))
+    answer = complete(house, token())
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+    *events, done = answer.content.strip().split(b"\n\n")
+    assert done == b"data: [DONE]"
+    said = chunks(events)
+    assert {chunk["object"] for chunk in said} == {"chat.completion.chunk"}
+    assert said[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert said[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+def test_the_size_of_a_request_can_be_bounded(tmp_path: Path, tiny_model: Path) -> None:
+    directory = write_properties(tmp_path / "model", f"option.model_id={tiny_model}")
+    with running(tmp_path, directory, SERVING_MAX_REQUEST_SIZE="40") as server:
+        assert server.ask({"inputs": " nine"}).status == 200
+        assert server.ask({"inputs": " nine" * 10}).status == 413
 
 
 def test_before_028_there_are_no_chats(tmp_path: Path, tiny_model: Path) -> None:

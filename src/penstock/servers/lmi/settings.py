@@ -97,6 +97,17 @@ def server_version(text: str) -> tuple[int, int]:
     return 0, 23
 
 
+def max_request_size(environ: Mapping[str, str], version: tuple[int, int], default: int) -> int:
+    """The most bytes of a request's body, for the whole server. Raises SettingsError."""
+    if version >= (0, 36):
+        if text := environ.get("SAGEMAKER_MAX_REQUEST_SIZE"):
+            return _number("SAGEMAKER_MAX_REQUEST_SIZE", text)
+        if text := environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB"):
+            return _number("SAGEMAKER_MAX_PAYLOAD_IN_MB", text) * 1024 * 1024
+    text = environ.get("SERVING_MAX_REQUEST_SIZE", "")
+    return _number("SERVING_MAX_REQUEST_SIZE", text) if text else default
+
+
 def read(name: str, directory: Path, environ: Mapping[str, str], version: tuple[int, int] = (0, 23)) -> ModelSettings:
     """The settings of the model in `directory`. Raises SettingsError."""
     return build(name, directory, read_pairs(directory), environ, version)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.servers.lmi import settings
-from penstock.servers.lmi.settings import ModelSettings, SettingsError
+from penstock.servers.lmi.settings import ModelSettings, SettingsError, max_request_size
 
 BLOG = """
 engine=MPI
@@ -127,6 +127,16 @@ def test_sagemakers_own_variables_win_from_036(tmp_path: Path) -> None:
     assert (new.min_workers, new.max_workers) == (3, 3)
     assert (new.model_loading_timeout_s, new.predict_timeout_s) == (50, 60)
     assert (old.min_workers, old.predict_timeout_s) == (1, 9)
+
+
+def test_the_most_bytes_of_a_request() -> None:
+    environ = {"SERVING_MAX_REQUEST_SIZE": "10", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2"}
+    assert max_request_size({}, (0, 36), 5) == 5
+    assert max_request_size(environ, (0, 35), 5) == 10
+    assert max_request_size(environ, (0, 36), 5) == 2 * 1024 * 1024
+    assert max_request_size({**environ, "SAGEMAKER_MAX_REQUEST_SIZE": "7"}, (0, 36), 5) == 7
+    with pytest.raises(SettingsError, match="SERVING_MAX_REQUEST_SIZE must be a whole number above 0, not 'much'"):
+        max_request_size({"SERVING_MAX_REQUEST_SIZE": "much"}, (0, 23), 5)
 
 
 def test_what_later_versions_understand(tmp_path: Path) -> None:
