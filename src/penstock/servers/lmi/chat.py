@@ -83,7 +83,7 @@ def prompt(template: ChatTemplate | None, chat: Chat) -> str:
         )
     try:
         return template.render(chat.messages, tools=chat.tools or None)
-    except TemplateError as error:
+    except (TemplateError, RecursionError) as error:
         raise BadInput(f"the chat template refuses the messages: {error}") from error
 
 

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -225,8 +226,10 @@ class Given:
         value = self._values.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise BadInput(f"{name} must be a number, not {json.dumps(value)}")
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # a JSON number may have any size
+            raise BadInput(f"{name} is out of range")
         if not (above < value and least <= value <= most):
             raise BadInput(f"{name} is out of range: {json.dumps(value)}")
         return float(value)
