@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,12 @@ from tests.lmi_server import Server, Stream, running, write_properties
 from tests.waiting import until
 
 LONG = {"inputs": " one", "stream": True, "parameters": {"max_new_tokens": 2000, "ignore_eos_token": True}}
+WHOLE = {**LONG, "stream": False}
+CHAT = {
+    "messages": [{"role": "user", "content": "hello"}],
+    "max_tokens": 2000,
+    "ignore_eos": True,
+}
 SHORT = {"inputs": " nine", "parameters": {"max_new_tokens": 2}}
 
 
@@ -41,14 +48,20 @@ def inside(server: Server) -> int:
     return int(server.get("/models/model").json()[0]["models"][0]["requestInQueue"])
 
 
-def begin(server: Server) -> Stream:
-    stream = server.open(LONG)
+def begin(server: Server, body: dict[str, Any] = LONG) -> Stream:
+    """A request that is under way: a stream has given its first piece, a whole answer keeps its client waiting."""
+    if not body.get("stream"):
+        return server.begin(body)
+    stream = server.open(body)
     next(iter(stream))
     return stream
 
 
-def test_leaving_in_the_middle_frees_the_place(narrow: Server) -> None:
-    first = begin(narrow)
+@pytest.mark.parametrize(
+    "body", [LONG, WHOLE, CHAT, {**CHAT, "stream": True}], ids=["stream", "whole", "chat", "chat stream"]
+)
+def test_leaving_in_the_middle_frees_the_place(body: dict[str, Any], narrow: Server) -> None:
+    first = begin(narrow, body)
     with frozen_engine(narrow):
         second = narrow.begin(LONG)
         until(lambda: inside(narrow) == 1, what="the second request waits")

@@ -15,6 +15,7 @@ from penstock.servers.lmi.discovery import NothingToServe, discover
 from penstock.servers.lmi.load import load
 from penstock.servers.lmi.management import Management
 from penstock.servers.lmi.registry import Models
+from penstock.servers.lmi.replies import MAX_BODY
 from penstock.servers.lmi.settings import ModelSettings, SettingsError
 
 
@@ -46,7 +47,11 @@ def build(
         for settings in startup:
             await models.register(settings, settings.directory.as_uri(), at_startup=True)
 
-    return App(models, Management(models, environ, version), start)
+    try:
+        max_body = model_settings.max_request_size(environ, version, MAX_BODY)
+    except SettingsError as error:
+        fail(str(error), contract=contract)
+    return App(models, Management(models, environ, version), start, max_body)
 
 
 def _read_all(contract: Contract, environ: Mapping[str, str], version: tuple[int, int]) -> list[ModelSettings]:

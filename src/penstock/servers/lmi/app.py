@@ -17,7 +17,15 @@ from starlette.types import Receive, Scope, Send
 from penstock.servers.lmi.errors import BadRequest, LmiError, ResourceNotFound, StreamBroken
 from penstock.servers.lmi.management import Management
 from penstock.servers.lmi.registry import Entry, LoadError, Models
-from penstock.servers.lmi.replies import Reply, error_reply, json_reply, read_body, send_reply, while_connected
+from penstock.servers.lmi.replies import (
+    MAX_BODY,
+    Reply,
+    error_reply,
+    json_reply,
+    read_body,
+    send_reply,
+    while_connected,
+)
 from penstock.servers.lmi.requests import invocation
 
 log = logging.getLogger(__name__)
@@ -28,10 +36,17 @@ TARGET_MODEL = "x-amzn-sagemaker-target-model"
 class App:
     """One server. `start` loads the models; until it has returned nothing listens. `failure` then says why it did not."""
 
-    def __init__(self, models: Models, management: Management, start: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        models: Models,
+        management: Management,
+        start: Callable[[], Awaitable[None]],
+        max_body: int = MAX_BODY,
+    ) -> None:
         self._models = models
         self._management = management
         self._start = start
+        self._max_body = max_body
         self.failure = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,8 +100,10 @@ class App:
                 await self._invoke(scope, receive, send, name)
             case ["models", name, "invoke"] if method == "POST":
                 await self._invoke(scope, receive, send, name)
+            case ["v1", "chat", "completions"]:
+                await self._invoke(scope, receive, send, "", openai=True)
             case ["models", *rest]:
-                body = await read_body(receive, Headers(scope=scope))
+                body = await read_body(receive, Headers(scope=scope), self._max_body)
                 query = QueryParams(scope["query_string"])
                 await send_reply(await self._management.handle(method, rest, query, Headers(scope=scope), body), send)
             case [""] if method == "OPTIONS":
@@ -100,13 +117,15 @@ class App:
             {name: {"status": state} for name, state in states.items()}, 500 if "FAILED" in states.values() else 200
         )
 
-    async def _invoke(self, scope: Scope, receive: Receive, send: Send, name: str) -> None:
+    async def _invoke(self, scope: Scope, receive: Receive, send: Send, name: str, *, openai: bool = False) -> None:
         headers = Headers(scope=scope)
-        body = await read_body(receive, headers)
+        body = await read_body(receive, headers, self._max_body)
         query = scope["query_string"].decode("latin-1")
-        request = invocation(headers.items(), query, body)
+        request = invocation(headers.items(), query, body, openai=openai)
         name = name or request.text("model_name") or request.attribute("model_name") or headers.get(TARGET_MODEL, "")
         entry = self._models.entry(name) if name else self._default()
+        if openai and entry.settings.version < (0, 28):
+            raise ResourceNotFound
         if scope["method"] == "OPTIONS":
             await send_reply(json_reply({}), send)
             return

@@ -30,6 +30,9 @@ class Asked:
     """What a formatter has to know of its request."""
 
     inputs: str = ""
+    prompt_tokens: int = 0
+    seed: int | None = None
+    """What the generation samples with; None when it is greedy."""
     details: bool = False
     return_full_text: bool = False
     prefill: tuple[tuple[int, str, float], ...] = ()
@@ -67,7 +70,7 @@ class Json23:
         opening = "" if self._begun else '{"generated_text": "'
         self._begun = True
         closing = '"}' if step.finish else ""
-        return (opening + json.dumps(_visible(step))[1:-1] + closing).encode()
+        return (opening + json.dumps(visible(step))[1:-1] + closing).encode()
 
     def failed(self, message: str) -> bytes:
         return failure(message)
@@ -82,7 +85,7 @@ class JsonLines23:
         pass
 
     def step(self, step: Step) -> bytes:
-        return json.dumps({"outputs": [_visible(step)]}).encode() + b"\n"
+        return json.dumps({"outputs": [visible(step)]}).encode() + b"\n"
 
     def failed(self, message: str) -> bytes:
         return failure(message)
@@ -97,7 +100,7 @@ class Plain:
         pass
 
     def step(self, step: Step) -> bytes:
-        return _visible(step).encode()
+        return visible(step).encode()
 
     def failed(self, message: str) -> bytes:
         return failure(message)
@@ -115,7 +118,7 @@ class Json26:
     def step(self, step: Step) -> bytes:
         opening = "" if self._steps else '{"generated_text": "'
         self._steps.append(step)
-        piece = opening + json.dumps(_visible(step), ensure_ascii=False)[1:-1]
+        piece = opening + json.dumps(visible(step), ensure_ascii=False)[1:-1]
         if step.finish:
             piece += '"'
             if self._asked.details:
@@ -147,7 +150,7 @@ class JsonLines26:
 
     def step(self, step: Step) -> bytes:
         line: dict[str, Any] = {"token": _token26(step)}
-        self._text += _visible(step)
+        self._text += visible(step)
         if step.finish:
             line["generated_text"] = self._text
             if self._asked.details:
@@ -158,7 +161,19 @@ class JsonLines26:
         return failure(message)
 
 
-class Json28:
+class Token28:
+    """How 0.28 tells of a token. The names are what `tgi_compat` changes."""
+
+    logprob, special = "log_prob", "special_token"
+
+    def token(self, step: Step) -> dict[str, Any]:
+        token: dict[str, Any] = {"id": step.id, "text": step.text, self.logprob: number(step.logprob)}
+        if step.special:
+            token[self.special] = True
+        return token
+
+
+class Json28(Token28):
     """0.28 and later: one object, whole, so that a failure can still be a status."""
 
     content_type, streams = JSON, False
@@ -171,21 +186,21 @@ class Json28:
         self._steps.append(step)
         if not step.finish:
             return b""
-        text = "".join(_visible(step) for step in self._steps)
+        text = "".join(visible(step) for step in self._steps)
         result: dict[str, Any] = {"generated_text": self._asked.inputs + text if self._asked.return_full_text else text}
         if self._asked.details:
             result["details"] = _details28(self._asked, step, len(self._steps)) | {
-                "tokens": [_token28(step) for step in self._steps]
+                "tokens": [self.token(step) for step in self._steps]
             }
             if self._asked.prefill:
-                result["details"]["prefill"] = _prefill(self._asked)
+                result["details"]["prefill"] = prefill(self._asked, self.logprob)
         return json.dumps(result, ensure_ascii=False).encode()
 
     def failed(self, message: str) -> bytes:
         return failed28(message)
 
 
-class JsonLines28:
+class JsonLines28(Token28):
     """0.28 and later: one token a line; the last line has the text, and details on demand."""
 
     content_type, streams = JSON_LINES, True
@@ -196,19 +211,19 @@ class JsonLines28:
         self._count = 0
 
     def step(self, step: Step) -> bytes:
-        line: dict[str, Any] = {"token": _token28(step)}
-        self._text += _visible(step)
+        line: dict[str, Any] = {"token": self.token(step)}
+        self._text += visible(step)
         self._count += 1
         if step.finish:
             line["generated_text"] = self._text
             if self._asked.details:
                 line["details"] = _details28(self._asked, step, self._count)
                 if self._asked.prefill:
-                    line["details"]["prefill"] = _prefill(self._asked)
+                    line["details"]["prefill"] = prefill(self._asked, self.logprob)
         return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
     def failed(self, message: str) -> bytes:
-        token = {"id": -1, "text": "", "log_prob": -1, "special_token": True, "error_msg": message}
+        token = {"id": -1, "text": "", self.logprob: -1, self.special: True, "error_msg": message}
         line = {"token": token, "generated_text": self._text, "details": {"finish_reason": "error"}}
         return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
@@ -233,26 +248,13 @@ def failed28(message: str, code: int = 400) -> bytes:
 
 Make = Callable[[Asked], Formatter]
 
-_0_23: dict[str, Make] = {"": Json23, "json": Json23, "jsonlines": JsonLines23, "none": Plain}
-_0_26: dict[str, Make] = {"": Json26, "json": Json26, "jsonlines": JsonLines26, "none": Plain}
-_0_28: dict[str, Make] = {"json": Json28, "jsonlines": JsonLines28, "sse": Events28, "none": Plain}
 
-
-def choose(name: str, version: tuple[int, int], stream: bool) -> Make:
-    """The formatter of a model's `output_formatter` (empty is the default) and, from 0.28, the request's `stream`."""
-    if version < (0, 26):
-        return _0_23[name]
-    if version < (0, 28):
-        return _0_26[name]
-    return _0_28[name or ("jsonlines" if stream else "json")]
-
-
-def _number(logprob: float) -> float | None:
+def number(logprob: float) -> float | None:
     """JSON has no NaN, which is what an engine without a log-probability gives."""
     return None if math.isnan(logprob) else logprob
 
 
-def _visible(step: Step) -> str:
+def visible(step: Step) -> str:
     return "" if step.special else step.text
 
 
@@ -260,15 +262,8 @@ def _token26(step: Step) -> dict[str, Any]:
     token: dict[str, Any] = {"id": [step.id]}
     if step.text:
         token["text"] = step.text
-    if logprob := _number(step.logprob):
+    if logprob := number(step.logprob):
         token["log_prob"] = logprob
-    if step.special:
-        token["special_token"] = True
-    return token
-
-
-def _token28(step: Step) -> dict[str, Any]:
-    token: dict[str, Any] = {"id": step.id, "text": step.text, "log_prob": _number(step.logprob)}
     if step.special:
         token["special_token"] = True
     return token
@@ -278,5 +273,5 @@ def _details28(asked: Asked, last: Step, count: int) -> dict[str, Any]:
     return {"finish_reason": last.finish, "generated_tokens": count, "inputs": asked.inputs}
 
 
-def _prefill(asked: Asked) -> list[dict[str, Any]]:
-    return [{"id": token, "text": text, "log_prob": _number(logprob)} for token, text, logprob in asked.prefill]
+def prefill(asked: Asked, logprob_name: str) -> list[dict[str, Any]]:
+    return [{"id": token, "text": text, logprob_name: number(logprob)} for token, text, logprob in asked.prefill]

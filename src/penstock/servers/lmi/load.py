@@ -17,6 +17,7 @@ from penstock.engines.tokenizer import TextTokenizer, TokenizerError
 from penstock.servers import models
 from penstock.servers.generation import Generation
 from penstock.servers.lmi import requirements
+from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.plain import Stepped, WholeAnswer
 from penstock.servers.lmi.process import Command, HandlerFailed, Worker
 from penstock.servers.lmi.registry import Handler, LoadError
@@ -77,14 +78,24 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         max_batched_tokens=settings.max_rolling_batch_prefill_tokens,
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
     )
+    sessions = _sessions(settings)
     engine = await EngineProcess.start(options, timeout_s=settings.model_loading_timeout_s)
     log.info("%s", chosen(settings, engine.info.name, engine.info.device, engine.info.dtype))
-    kind: type[RollingBatch] | type[Stepped] | type[WholeAnswer] = WholeAnswer
+    generation, rng = Generation(tokenizer, engine), random.SystemRandom()
     if settings.rolling_batch:
-        kind = RollingBatch
-    elif settings.enable_streaming:
-        kind = Stepped
-    return kind(settings, Generation(tokenizer, engine), random.SystemRandom())
+        return RollingBatch(settings, generation, rng, sessions)
+    kind = Stepped if settings.enable_streaming else WholeAnswer
+    return kind(settings, generation, rng)
+
+
+def _sessions(settings: ModelSettings) -> SessionManager | None:
+    """Where a text model keeps its sessions, if it is to have some. Raises LoadError."""
+    if not settings.stateful_sessions:
+        return None
+    try:
+        return SessionManager(settings.options)
+    except (OSError, ValueError) as error:
+        raise LoadError(f"stateful sessions can't be kept: {error}") from error
 
 
 def chosen(settings: ModelSettings, engine: str, device: str, dtype: str) -> str:

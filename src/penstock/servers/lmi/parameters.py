@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,12 +77,14 @@ def parse(request: Invocation) -> TextRequest:
 def _json(text: str, accept: str) -> TextRequest:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable(str(error)) from error
     if isinstance(value, list):
         value = {"inputs": value}
     if not isinstance(value, dict):
         raise BadInput("the body must be a JSON object with the key inputs")
+    if "messages" in value and "inputs" not in value:
+        raise BadInput("messages are taken with rolling batch, from version 0.28 on: send inputs")
     inputs = value.get("inputs")
     if isinstance(inputs, str):
         inputs = [inputs]
@@ -112,9 +115,10 @@ def _csv(text: str) -> tuple[str, ...]:
 
 def rolling(values: Mapping[str, Any], version: tuple[int, int]) -> TextParameters:
     """What rolling batch reads; every other key is ignored, as the original does. Raises BadInput."""
-    given = _Given(values)
-    sample = given.flag("do_sample", False)
+    given = Given(values)
     old = version < (0, 28)
+    # From 0.33 the engine's own rule: it samples unless it is told not to.
+    sample = given.flag("do_sample", version >= (0, 33))
     # From 0.28 a temperature alone no longer samples: only do_sample does.
     temperature = given.real("temperature", 1.0, above=0.0) if old or sample else 1.0
     common = TextParameters(
@@ -126,7 +130,7 @@ def rolling(values: Mapping[str, Any], version: tuple[int, int]) -> TextParamete
         typical_p=given.real("typical_p", 1.0, above=0.0, most=1.0),
         repetition_penalty=given.real("repetition_penalty", 1.0, above=0.0),
         seed=given.seed("seed"),
-        stop_sequences=given.strings("stop_sequences"),
+        stop_sequences=given.strings("stop_sequences") + (() if old else given.strings("stop")),
         truncate=given.whole("truncate", 1000 if old else 0, least=1 if "truncate" in values else 0),
     )
     if old:
@@ -149,7 +153,7 @@ _STEPPED_SAMPLE = ("temperature", "top_p", "top_k", "typical_p")
 
 def stepped(values: Mapping[str, Any]) -> TextParameters:
     """What streaming without rolling batch reads: any sampling parameter samples; 50 new tokens. Raises BadInput."""
-    given = _Given(values)
+    given = Given(values)
     if given.whole("beam_size", 1, least=1) > 1:
         raise BadInput("beam search is not supported when streaming")
     return TextParameters(
@@ -171,7 +175,7 @@ _GENERATE = (
 
 def generate(values: Mapping[str, Any]) -> TextParameters:
     """What a plain call takes: keyword arguments of `generate`, an unknown one is an error. Raises BadInput."""
-    given = _Given(values)
+    given = Given(values)
     if unknown := sorted(set(values) - set(_GENERATE)):
         raise BadInput(f"not a parameter of generate without rolling_batch: {', '.join(unknown)}")
     return TextParameters(
@@ -200,8 +204,8 @@ def _warped(parameters: TextParameters) -> TextParameters:
     return TextParameters(**{name: getattr(parameters, name) for name in parameters.__slots__} | {"do_sample": True})
 
 
-class _Given:
-    """Typed reads of what a client sent; a wrong type or range is a BadInput that names the key."""
+class Given:
+    """Typed reads of what a client sent, null being as good as nothing; a wrong type or range is a BadInput that names the key."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
@@ -222,8 +226,10 @@ class _Given:
         value = self._values.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise BadInput(f"{name} must be a number, not {json.dumps(value)}")
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # a JSON number may have any size
+            raise BadInput(f"{name} is out of range")
         if not (above < value and least <= value <= most):
             raise BadInput(f"{name} is out of range: {json.dumps(value)}")
         return float(value)
@@ -234,6 +240,18 @@ class _Given:
             return default
         if not isinstance(value, bool):
             raise BadInput(f"{name} must be true or false, not {json.dumps(value)}")
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise BadInput(f"{name} must be a string, not {json.dumps(value)}")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"{name} holds half a character: {error}") from error
         return value
 
     def seed(self, name: str) -> int | None:

@@ -56,10 +56,10 @@ def error_reply(error: LmiError) -> Reply:
     return json_reply({"code": error.status, "type": error.type, "message": error.message}, error.status)
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str]) -> bytes:
-    """The request's body. Raises TooLarge over 64 MiB, before it is all read; BadRequest when it does not come."""
-    if headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")) > MAX_BODY:
-        raise TooLarge(f"The body has more than {MAX_BODY} bytes.")
+async def read_body(receive: Receive, headers: Mapping[str, str], most: int = MAX_BODY) -> bytes:
+    """The request's body. Raises TooLarge over `most` bytes, before it is all read; BadRequest when it does not come."""
+    if headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")) > most:
+        raise TooLarge(f"The body has more than {most} bytes.")
     body = bytearray()
     while True:
         try:
@@ -70,8 +70,8 @@ async def read_body(receive: Receive, headers: Mapping[str, str]) -> bytes:
         if message["type"] == "http.disconnect":
             raise BadRequest("The client left before its body had come.")
         body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"The body has more than {MAX_BODY} bytes.")
+        if len(body) > most:
+            raise TooLarge(f"The body has more than {most} bytes.")
         if not message.get("more_body", False):
             return bytes(body)
 

@@ -23,6 +23,8 @@ class Invocation:
 
     properties: tuple[tuple[str, str], ...]
     content: tuple[tuple[str, bytes], ...]
+    openai: bool = False
+    """Whether it came by OpenAI's own route, whose clients know a stream only as server-sent events."""
 
     def attribute(self, name: str) -> str | None:
         """The last value of a property, whatever the case of its name."""
@@ -45,7 +47,7 @@ class Invocation:
         return self.content[0][1] if self.content else b""
 
 
-def invocation(headers: Iterable[tuple[str, str]], query: str, body: bytes) -> Invocation:
+def invocation(headers: Iterable[tuple[str, str]], query: str, body: bytes, *, openai: bool = False) -> Invocation:
     """The request as the model sees it. Raises BadRequest on a broken form."""
     properties: list[tuple[str, str]] = []
     for name, value in headers:
@@ -66,7 +68,7 @@ def invocation(headers: Iterable[tuple[str, str]], query: str, body: bytes) -> I
         content += _multipart(media_type, body)
     else:
         content.append(("data", body))
-    return Invocation(tuple(properties), tuple(content))
+    return Invocation(tuple(properties), tuple(content), openai)
 
 
 def _multipart(media_type: str, body: bytes) -> list[tuple[str, bytes]]:

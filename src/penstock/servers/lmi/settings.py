@@ -38,6 +38,14 @@ _FROM_TGI = {
 """Variables that stand for an option, after `OPTION_*`."""
 
 
+_FROM_SAGEMAKER = {
+    "SAGEMAKER_NUM_MODEL_WORKERS": ("minWorkers", "maxWorkers"),
+    "SAGEMAKER_STARTUP_TIMEOUT": ("option.model_loading_timeout",),
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": ("option.predict_timeout",),
+}
+"""Variables of SageMaker's other containers, from 0.36 on: the only ones that win over the file."""
+
+
 class SettingsError(Exception):
     """A key whose value can't be served; the message is one line that names the key."""
 
@@ -72,6 +80,9 @@ class ModelSettings:
     """AWS's default is 1088; less holds running streams up less while a long prompt is read."""
     output_formatter: str = ""
     enable_streaming: bool = False
+    tgi_compat: bool = False
+    stateful_sessions: bool = False
+    """Whether the server's own text generation has sessions; a handler makes its own."""
     dtype: str = "auto"
     quantize: str = ""
     tensor_parallel_degree: int = 1
@@ -84,6 +95,17 @@ def server_version(text: str) -> tuple[int, int]:
     if len(parts) >= 2 and parts[0].isdecimal() and parts[1].isdecimal():
         return int(parts[0]), int(parts[1])
     return 0, 23
+
+
+def max_request_size(environ: Mapping[str, str], version: tuple[int, int], default: int) -> int:
+    """The most bytes of a request's body, for the whole server. Raises SettingsError."""
+    if version >= (0, 36):
+        if text := environ.get("SAGEMAKER_MAX_REQUEST_SIZE"):
+            return _number("SAGEMAKER_MAX_REQUEST_SIZE", text)
+        if text := environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB"):
+            return _number("SAGEMAKER_MAX_PAYLOAD_IN_MB", text) * 1024 * 1024
+    text = environ.get("SERVING_MAX_REQUEST_SIZE", "")
+    return _number("SERVING_MAX_REQUEST_SIZE", text) if text else default
 
 
 def read(name: str, directory: Path, environ: Mapping[str, str], version: tuple[int, int] = (0, 23)) -> ModelSettings:
@@ -105,6 +127,11 @@ def build(
     name: str, directory: Path, pairs: Mapping[str, str], environ: Mapping[str, str], version: tuple[int, int] = (0, 23)
 ) -> ModelSettings:
     """Settings from a file's pairs and the environment. Pure but for looking which files lie in `directory`. Raises SettingsError."""
+    if version >= (0, 36):
+        pairs = {
+            **pairs,
+            **{key: environ[name] for name, keys in _FROM_SAGEMAKER.items() if environ.get(name) for key in keys},
+        }
     options = merge_options(pairs, environ)
     number = _Numbers(pairs, options, environ)
     rolling_batch = _rolling_batch(options)
@@ -132,6 +159,8 @@ def build(
         max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 512),
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
+        tgi_compat=version >= (0, 28) and options.get("tgi_compat", "false").lower() == "true",
+        stateful_sessions=version >= (0, 34) and options.get("enable_stateful_sessions", "true").lower() == "true",
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
         quantize=_quantize(options),
         tensor_parallel_degree=1
@@ -269,13 +298,17 @@ def _complete(settings: ModelSettings) -> ModelSettings:
         changes["max_workers"] = settings.min_workers
     if settings.batch_size > 1 and settings.rolling_batch:
         raise SettingsError("batch_size and option.rolling_batch exclude each other: leave batch_size at 1")
-    if (
-        settings.version >= (0, 28)
-        and not settings.rolling_batch
-        and settings.options.get("rolling_batch") != "disable"
-    ):
+    if settings.version >= (0, 28) and not settings.rolling_batch and not _batches_by_hand(settings):
         changes["rolling_batch"] = "auto"
     return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _batches_by_hand(settings: ModelSettings) -> bool:
+    """Whether `rolling_batch=disable` is meant: from 0.33 it also goes with the engines that batch by themselves."""
+    options = settings.options
+    entry = options.get("entryPoint", options.get("entrypoint", ""))
+    asynchronous = options.get("async_mode", "").lower() == "true" or entry.startswith("djl_python.lmi_")
+    return options.get("rolling_batch", "").lower() == "disable" and not (settings.version >= (0, 33) and asynchronous)
 
 
 def _holds_model(directory: Path) -> bool:

@@ -10,16 +10,17 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.engines.base import EngineError, EngineFull, Sampling
 from penstock.engines.tokenizer import TokenizerError
 from penstock.servers.generation import Generation, Prefill, TextToken
-from penstock.servers.lmi import formatters, parameters
+from penstock.servers.lmi import asking, formatters, sessions
+from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, Untranslatable
-from penstock.servers.lmi.formatters import Asked, Formatter, Step
-from penstock.servers.lmi.parameters import BadInput, TextParameters, TextRequest
+from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step
+from penstock.servers.lmi.parameters import BadInput, TextParameters
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
 from penstock.servers.lmi.settings import ModelSettings
@@ -47,12 +48,13 @@ class TextModel:
     async def close(self) -> None:
         await self.generation.engine.close()
 
-    async def encode(self, text: str, given: TextParameters) -> tuple[int, ...]:
+    async def encode(self, text: str, given: TextParameters, *, special: bool = True) -> tuple[int, ...]:
         """The prompt's ids. Raises BadInput where it has no room for an answer."""
         try:
-            prompt = await self.generation.encode(text, truncate=given.truncate or None)
+            ids = await self.generation.tokenizer.encode_async(text, special=special)
         except TokenizerError as error:
             raise BadInput(str(error)) from error
+        prompt = ids[-given.truncate :] if given.truncate else ids
         if not prompt:
             raise BadInput("inputs is empty: there is no token to go on from")
         if len(prompt) >= (most := self.generation.engine.info.max_positions):
@@ -79,35 +81,36 @@ class TextModel:
         )
 
 
+@dataclass(slots=True)
 class RollingBatch(TextModel):
     """`option.rolling_batch`: what the blog's endpoint runs."""
 
+    sessions: SessionManager | None = None
+
     async def predict(self, request: Invocation) -> Reply:
         try:
-            text = parameters.parse(request)
-            if len(text.inputs) != 1:
-                raise BadInput("inputs must be one string when rolling_batch is on: send a request for each")
-            given = parameters.rolling(text.parameters, self.settings.version)
-            prompt = await self.encode(text.inputs[0], given)
-            sampling = self.sampling(prompt, given)
+            if self.settings.version >= (0, 34) and (reply := await sessions.serve(request, self.sessions)):
+                return reply
+            ask = asking.read(request, self.settings, self.generation.tokenizer.chat_template)
+            prompt = await self.encode(ask.inputs, ask.parameters, special=ask.special)
+            sampling = self.sampling(prompt, ask.parameters)
         except BadInput as error:
             return Reply(424, {"Content-Type": "application/json"}, formatters.failure(str(error), 424))
-        steps = self.generation.stream(prompt, sampling, stop=given.stop_sequences)
-        return await self._answer(text, given, steps)
+        asked = Asked(
+            inputs=ask.inputs,
+            prompt_tokens=len(prompt),
+            seed=sampling.seed if sampling.do_sample else None,
+            details=ask.parameters.details,
+            return_full_text=ask.parameters.return_full_text,
+        )
+        steps = self.generation.stream(prompt, sampling, stop=ask.parameters.stop_sequences)
+        return await self._answer(ask.formatter, asked, steps)
 
-    async def _answer(
-        self, text: TextRequest, given: TextParameters, steps: AsyncGenerator[Prefill | TextToken, None]
-    ) -> Reply:
+    async def _answer(self, make: Make, asked: Asked, steps: AsyncGenerator[Prefill | TextToken, None]) -> Reply:
         """Wait for the first step, so that a failure until then is a status, and hand over the rest."""
         try:
             first = await self._next(steps, self.settings.predict_timeout_s)
-            asked = Asked(
-                inputs=text.inputs[0],
-                details=given.details,
-                return_full_text=given.return_full_text,
-                prefill=_prefill(first),
-            )
-            formatter = formatters.choose(self.settings.output_formatter, self.settings.version, text.stream)(asked)
+            formatter = make(replace(asked, prefill=_prefill(first)))
             pieces = Pieces(formatter, steps, first, self.settings.chunk_timeout_s)
             if formatter.streams:
                 return Reply(200, {"Content-Type": formatter.content_type}, pieces)
@@ -115,6 +118,8 @@ class RollingBatch(TextModel):
                 return Reply(200, {"Content-Type": formatter.content_type}, b"".join([piece async for piece in pieces]))
         except TimeoutError:
             raise Untranslatable(f"Time out in: {self.settings.predict_timeout_s}") from None
+        except StreamBroken as broken:  # of an answer that is sent whole, nothing is sent yet
+            raise Untranslatable(str(broken)) from None
         except EngineFull as error:
             raise CapacityExceeded(str(error)) from error
         except EngineError as error:

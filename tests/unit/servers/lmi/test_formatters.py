@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.servers.lmi.formatters import Asked, Step, choose, failed28
+from penstock.servers.lmi.formatters import Asked, Step, failed28
+from penstock.servers.lmi.levels import choose
 
 STEPS = (
     Step(11, "It", -0.5),
@@ -99,3 +100,37 @@ def test_whatever_the_pieces_the_object_is_json(texts: list[str], version: tuple
         for index, text in enumerate(texts)
     )
     assert json.loads(body) == {"generated_text": "".join(texts)}
+
+
+def test_tgi_compat_has_tgis_names() -> None:
+    def made(name: str, stream: bool) -> list[bytes]:
+        formatter = choose(name, (0, 29), stream, tgi=True)(Asked(inputs="in", details=True))
+        return [formatter.step(step) for step in STEPS]
+
+    (whole,) = json.loads(made("", False)[-1])
+    assert whole["generated_text"] == 'It "é\n😀'
+    assert whole["details"]["tokens"][0] == {"id": 11, "text": "It", "logprob": -0.5}
+    assert whole["details"]["tokens"][-1]["special"] is True
+    first, *_, last = made("", True)
+    assert first == b'data: {"token": {"id": 11, "text": "It", "logprob": -0.5}}\n\n'
+    assert json.loads(last.removeprefix(b"data: "))["details"] == {
+        "finish_reason": "eos_token",
+        "generated_tokens": 4,
+        "inputs": "in",
+    }
+    assert made("jsonlines", True)[0] == b'{"token": {"id": 11, "text": "It", "logprob": -0.5}}\n'
+
+
+def test_033_has_always_the_same_members() -> None:
+    asked = Asked(details=True, prompt_tokens=3, seed=7, prefill=((5, "in", float("nan")),))
+    first, *_, last = pieces("", (0, 33), asked)
+    assert first == (
+        b'{"index": 0, "token": {"id": 11, "text": "It", "logprob": -0.5}, "generated_text": null, "details": null}\n'
+    )
+    assert json.loads(last)["generated_text"] == 'It "é\n😀'
+    assert json.loads(last)["details"] == {"finish_reason": "stop", "seed": 7, "generated_tokens": 4, "input_length": 3}
+    assert pieces("sse", (0, 33))[0] == b"data: " + first + b"\n"
+    whole = json.loads(pieces("", (0, 33), asked, stream=False)[-1])
+    assert list(whole["details"]) == ["finish_reason", "generated_tokens", "seed", "prefill", "tokens"]
+    assert whole["details"]["prefill"] == [{"id": 5, "text": "in", "logprob": None}]
+    assert pieces("", (0, 33), stream=False)[-1] == '{"generated_text": "It \\"é\\n😀"}\n'.encode()

@@ -33,6 +33,22 @@ def test_from_028_only_do_sample_samples() -> None:
     assert parameters.rolling({"temperature": 0.1, "do_sample": True}, (0, 28)).temperature == 0.1
 
 
+def test_from_033_it_samples_unless_told_not_to() -> None:
+    assert parameters.rolling({"temperature": 0.1}, (0, 33)).do_sample
+    assert parameters.rolling({"temperature": 0.1}, (0, 33)).temperature == 0.1
+    assert not parameters.rolling({"do_sample": False}, (0, 33)).do_sample
+
+
+def test_tgis_stop_is_read_from_028() -> None:
+    assert parameters.rolling({"stop": ["x"], "stop_sequences": ["y"]}, (0, 28)).stop_sequences == ("y", "x")
+    assert parameters.rolling({"stop": ["x"]}, (0, 27)).stop_sequences == ()
+
+
+def test_a_body_too_deep_to_read_is_unreadable() -> None:
+    with pytest.raises(parameters.Unreadable):
+        parse(b"[" * 100_000)
+
+
 def test_unknown_keys_are_ignored_by_rolling_batch_and_refused_by_generate() -> None:
     assert parameters.rolling({"return_full_text": False, "stop": ["x"]}, (0, 23)) == parameters.rolling({}, (0, 23))
     with pytest.raises(BadInput, match="not a parameter of generate without rolling_batch: return_full_text"):

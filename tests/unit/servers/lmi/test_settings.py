@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.servers.lmi import settings
-from penstock.servers.lmi.settings import ModelSettings, SettingsError
+from penstock.servers.lmi.settings import ModelSettings, SettingsError, max_request_size
 
 BLOG = """
 engine=MPI
@@ -99,6 +99,53 @@ def test_a_model_py_is_the_entry_point(tmp_path: Path) -> None:
 def test_what_the_version_changes(version: str, rolling: str, timeout: int, tmp_path: Path) -> None:
     found = read(tmp_path, "option.model_id=a/b", version=version)
     assert (found.rolling_batch, found.chunk_timeout_s) == (rolling, timeout)
+
+
+@pytest.mark.parametrize(
+    ("version", "lines", "rolling"),
+    [
+        ("0.29.0", "option.rolling_batch=disable", ""),
+        ("0.36.0", "option.rolling_batch=disable", ""),
+        ("0.36.0", "option.rolling_batch=disable\noption.async_mode=true", "auto"),
+        ("0.36.0", "option.rolling_batch=disable\noption.entryPoint=djl_python.lmi_vllm.vllm_async_service", "auto"),
+    ],
+)
+def test_engines_that_batch_by_themselves_disable_rolling_batch(
+    version: str, lines: str, rolling: str, tmp_path: Path
+) -> None:
+    assert read(tmp_path, f"option.model_id=a/b\n{lines}", version=version).rolling_batch == rolling
+
+
+def test_sagemakers_own_variables_win_from_036(tmp_path: Path) -> None:
+    environ = {
+        "SAGEMAKER_NUM_MODEL_WORKERS": "3",
+        "SAGEMAKER_STARTUP_TIMEOUT": "50",
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "60",
+    }
+    text = "option.model_id=a/b\nminWorkers=1\noption.predict_timeout=9"
+    new, old = read(tmp_path, text, environ, "0.36.0"), read(tmp_path, text, environ, "0.35.0")
+    assert (new.min_workers, new.max_workers) == (3, 3)
+    assert (new.model_loading_timeout_s, new.predict_timeout_s) == (50, 60)
+    assert (old.min_workers, old.predict_timeout_s) == (1, 9)
+
+
+def test_the_most_bytes_of_a_request() -> None:
+    environ = {"SERVING_MAX_REQUEST_SIZE": "10", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2"}
+    assert max_request_size({}, (0, 36), 5) == 5
+    assert max_request_size(environ, (0, 35), 5) == 10
+    assert max_request_size(environ, (0, 36), 5) == 2 * 1024 * 1024
+    assert max_request_size({**environ, "SAGEMAKER_MAX_REQUEST_SIZE": "7"}, (0, 36), 5) == 7
+    with pytest.raises(SettingsError, match="SERVING_MAX_REQUEST_SIZE must be a whole number above 0, not 'much'"):
+        max_request_size({"SERVING_MAX_REQUEST_SIZE": "much"}, (0, 23), 5)
+
+
+def test_what_later_versions_understand(tmp_path: Path) -> None:
+    text = "option.model_id=a/b\noption.tgi_compat=true"
+    found = [read(tmp_path, text, version=version) for version in ("0.27.0", "0.28.0", "0.34.0")]
+    assert [item.tgi_compat for item in found] == [False, True, True]
+    assert [item.stateful_sessions for item in found] == [False, False, True]
+    off = read(tmp_path, text + "\noption.enable_stateful_sessions=false", version="0.34.0")
+    assert not off.stateful_sessions
 
 
 def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:

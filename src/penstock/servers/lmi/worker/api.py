@@ -9,3 +9,6 @@ _djl_python = importlib.import_module("djl_python")
 
 Input: Any = _djl_python.Input
 Output: Any = _djl_python.Output
+_encode_decode = importlib.import_module("djl_python.encode_decode")
+decode: Any = _encode_decode.decode
+encode: Any = _encode_decode.encode

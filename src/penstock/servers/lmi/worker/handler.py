@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from penstock.servers.lmi.worker import coroutines, functions
 from penstock.servers.lmi.worker.frames import Frame, encode
 
 
@@ -29,7 +30,10 @@ class DjlPython:
 
 
 def load(model_dir: str, entry_point: str, handler: str) -> Callable[[Any], Any]:
-    """The handler's function. Raises whatever importing it raises, ValueError when it is not there."""
+    """The handler's function; without one named `handle`, a script of SageMaker's functions will do.
+
+    Raises whatever importing it raises, ValueError when there is nothing to call.
+    """
     if entry_point.endswith(".py"):
         file = os.path.join(model_dir, entry_point)
         if not os.path.exists(file):
@@ -44,6 +48,8 @@ def load(model_dir: str, entry_point: str, handler: str) -> Callable[[Any], Any]
     else:
         module = importlib.import_module(entry_point)
     function = getattr(module, handler, None)
+    if not callable(function) and handler == "handle":
+        function = functions.of(module)
     if not callable(function):
         raise ValueError(f"{entry_point} has no function {handler}")
     return function  # type: ignore[no-any-return]
@@ -66,7 +72,7 @@ def call(function: Callable[[Any], Any], inputs: Any) -> Any:
     from penstock.servers.lmi.worker.api import Output
 
     try:
-        outputs = function(inputs)
+        outputs = coroutines.result(function(inputs))
     except Exception as error:
         logging.exception("The handler failed")
         if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):

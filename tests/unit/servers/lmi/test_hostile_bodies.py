@@ -1,0 +1,64 @@
+"""Bodies that nobody would send: each is taken, or refused with BadInput and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.engines.chattemplate import ChatTemplate
+from penstock.servers.lmi import asking
+from penstock.servers.lmi.parameters import BadInput
+from penstock.servers.lmi.requests import invocation
+from penstock.servers.lmi.settings import ModelSettings
+from tests.tiny_models import CHAT_TEMPLATE
+
+TEMPLATE = ChatTemplate(CHAT_TEMPLATE + "{{ tools | tojson }}", {})
+NAMES = (
+    "messages", "prompt", "inputs", "parameters", "role", "content", "type", "text", "tools", "tool_choice", "n", "stop",
+    "stream", "stream_options", "include_usage", "max_tokens", "max_new_tokens", "temperature", "top_k", "top_p", "seed",
+    "logprobs", "top_logprobs", "logit_bias", "response_format", "model", "echo", "details", "requestType",
+)  # fmt: skip
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=5) | st.just("text")
+)
+KEYS = st.sampled_from(NAMES)
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=8
+)
+CHATS = st.fixed_dictionaries({"messages": st.just([{"role": "user", "content": "x"}])})
+
+
+def read(body: bytes, version: tuple[int, int]) -> None:
+    model = ModelSettings(name="m", directory=Path(), version=version, rolling_batch="auto")
+    for openai in (False, True):
+        request = invocation([("content-type", "application/json")], "", body, openai=openai)
+        with contextlib.suppress(BadInput):
+            asking.read(request, model, TEMPLATE)
+
+
+@settings(deadline=None)
+@given(base=st.just({}) | CHATS, more=st.dictionaries(KEYS, VALUES, max_size=6), version=st.sampled_from([29, 36]))
+def test_whatever_the_members_are(base: dict[str, Any], more: dict[str, Any], version: int) -> None:
+    read(json.dumps({**more, **base}).encode(), (0, version))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"messages": ' + b"[" * 100_000,
+        b'{"messages": [{"role": "user", "content": "x"}], "tools": [' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"]}",
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'\xff"messages"',
+        b'{"messages": [], "n": ' + b"9" * 5000 + b"}",
+        b'"messages"',
+    ],
+)
+def test_whatever_the_bytes_are(body: bytes) -> None:
+    read(body, (0, 36))
