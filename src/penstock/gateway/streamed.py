@@ -118,7 +118,8 @@ class StreamedInvocation(Invocation):
         """The first part, whose time is noted; all others go straight to the transport."""
         self.trace.first = instant()
         self._write = self.client.transport.write
-        self.client.write(self._held + data)
+        held, self._held = self._held, b""
+        self.client.write(held + data)
 
     def _count(self, parts: list[bytes]) -> None:
         self.trace.parts += len(parts)
