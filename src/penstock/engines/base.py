@@ -13,7 +13,16 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-FinishReason = Literal["length", "eos_token", "cancelled", "error"]
+FinishReason = Literal["length", "eos_token", "cancelled", "error", "refused"]
+"""`refused`: the request itself asks for what can't be; `error`: it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer's text must keep to: a JSON schema (its JSON) or a regular expression."""
+
+    kind: Literal["json_schema", "regex"]
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +43,8 @@ class Sampling:
     ignore_eos: bool = False
     prompt_logprobs: bool = False
     """Ask for one `PromptLogprobs` before the first token."""
+    grammar: Grammar | None = None
+    """A grammar that the engine does not take is a `Finish` with `refused`."""
 
 
 @dataclass(frozen=True, slots=True)

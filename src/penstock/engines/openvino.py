@@ -22,8 +22,10 @@ import openvino_genai as genai
 
 from penstock.engines.base import EngineInfo, Finish, PromptLogprobs, Sampling, Submit, Token
 from penstock.engines.modelconfig import ModelConfig, read_model_config
+from penstock.engines.openvino_grammar import GrammarError, Grammars
 from penstock.engines.options import EngineOptions
 from penstock.engines.process import LoadError, last_line
+from penstock.engines.vocabulary import VocabularyError
 
 _NAMES = {"bf16": "torch.bfloat16", "f32": "torch.float32"}
 
@@ -44,7 +46,8 @@ class OpenVino:
         self._options = options
         self._config = read_config(options.model)
         precision = _precision(options)
-        self._pipeline = _load(options, precision)
+        self._grammars, self._no_grammars = _grammars(options.model, self._config)
+        self._pipeline = _load(options, precision, self._grammars)
         self._requests: dict[int, _Request] = {}
         self.info = EngineInfo(
             name="openvino",
@@ -65,6 +68,8 @@ class OpenVino:
         tensor = openvino.Tensor(np.array([request.prompt], dtype=np.int64))
         try:
             handle = self._pipeline.add_request(request.id, tensor, self._generation_config(request.sampling))
+        except GrammarError as error:
+            return Finish(request.id, "refused", str(error))
         except RuntimeError as error:
             return Finish(request.id, "error", last_line(error))
         self._requests[request.id] = _Request(request, handle)
@@ -150,6 +155,10 @@ class OpenVino:
         config.set_eos_token_id(eos[0] if eos else 0)
         config.stop_token_ids = set(eos or (0,))
         config.ignore_eos = sampling.ignore_eos or not eos
+        if sampling.grammar is not None:
+            if self._grammars is None:
+                raise GrammarError(self._no_grammars)
+            config.structured_output_config = self._grammars.config(sampling.grammar)
         return config
 
 
@@ -170,7 +179,17 @@ def _precision(options: EngineOptions) -> str:
     return "bf16" if options.dtype != "float32" and "BF16" in capabilities else "f32"
 
 
-def _load(options: EngineOptions, precision: str) -> Any:
+def _grammars(model: Path, config: ModelConfig) -> tuple[Grammars | None, str]:
+    """What makes answers keep to a grammar, or why this model can't."""
+    if not config.eos_token_ids:
+        return None, "the model has no end token, so no text of it is ever complete"
+    try:
+        return Grammars(model, config.vocab_size, config.eos_token_ids[0]), ""
+    except VocabularyError as error:
+        return None, str(error)
+
+
+def _load(options: EngineOptions, precision: str, grammars: Grammars | None) -> Any:
     scheduler = genai.SchedulerConfig()
     scheduler.dynamic_split_fuse = True
     scheduler.max_num_batched_tokens = options.max_batched_tokens
@@ -181,6 +200,10 @@ def _load(options: EngineOptions, precision: str) -> Any:
     if options.threads:
         properties["INFERENCE_NUM_THREADS"] = options.threads
     try:
+        if grammars is not None:
+            return genai.ContinuousBatchingPipeline(
+                str(options.model), grammars.tokenizer, scheduler, "CPU", **properties
+            )
         return genai.ContinuousBatchingPipeline(str(options.model), scheduler, "CPU", properties)
     except RuntimeError as error:
         raise LoadError(f"OpenVINO can't load {options.model}: {last_line(error)}") from error

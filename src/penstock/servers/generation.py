@@ -78,6 +78,10 @@ class GenerationFailed(EngineError):
     """The engine ended a request with an error; the message is its reason."""
 
 
+class RequestRefused(GenerationFailed):
+    """The engine does not take the request as it is: its grammar is broken, or the model can't keep to one."""
+
+
 class Generation:
     """An engine and the tokenizer of its model."""
 
@@ -85,9 +89,12 @@ class Generation:
         self.tokenizer = tokenizer
         self.engine = engine
 
-    async def encode(self, text: str, *, truncate: int | None = None) -> tuple[int, ...]:
-        """The prompt's token ids; the last `truncate` of them. A long text never holds up other requests. Raises TokenizerError."""
-        ids = await self.tokenizer.encode_async(text)
+    async def encode(self, text: str, *, truncate: int | None = None, special: bool = True) -> tuple[int, ...]:
+        """The prompt's token ids; the last `truncate` of them. A long text never holds up other requests. Raises TokenizerError.
+
+        `special` adds the sequence's own tokens; a chat template has written them already.
+        """
+        ids = await self.tokenizer.encode_async(text, special=special)
         return ids if truncate is None else ids[-truncate:]
 
     async def stream(
@@ -120,6 +127,8 @@ class Generation:
                         yield TextToken(token, text, logprob, special, finish)
                         if finish is not None:
                             return
+                    case Finish(error=error, reason="refused"):
+                        raise RequestRefused(error)
                     case Finish(error=error, reason=why):
                         raise GenerationFailed(error or f"the engine ended the request ({why})")
 

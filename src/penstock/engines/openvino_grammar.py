@@ -1,0 +1,125 @@
+"""Grammars for OpenVINO GenAI: JSON schemas and regular expressions that the tokens of an answer keep to.
+
+Owns the vocabulary in the form in which the library wants it, and trying a grammar before it meets other requests: the library compiles it
+inside the step of all, and a broken one would end that step. It runs only in an engine process.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino_genai as genai
+from openvino import opset13 as op
+
+from penstock.engines.base import Grammar
+from penstock.engines.process import last_line
+from penstock.engines.vocabulary import read_vocabulary
+
+MAX_STATES = 20_000
+"""A regular expression may repeat so many letters and groups, written out: more takes the library seconds."""
+_SOURCE = re.compile(r"^\[[\d:]+\] \S+:\d+: (?:Check failed: .* is false: )?")
+_REPEAT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
+
+
+class GrammarError(Exception):
+    """A grammar that can't be kept to; the message is one line."""
+
+
+class Grammars:
+    """The grammars of one model. `tokenizer` goes to the model's pipeline."""
+
+    def __init__(self, model: Path, vocab_size: int, eos: int) -> None:
+        """Raises VocabularyError when the tokenizer does not tell its bytes."""
+        vocabulary = read_vocabulary(model, vocab_size)
+        self._size = len(vocabulary)
+        self._eos = eos
+        self.tokenizer = _tokenizer(vocabulary, eos)
+        self._trial: Any = None
+
+    def config(self, grammar: Grammar) -> Any:
+        """The library's form of a grammar, once it was compiled. Raises GrammarError."""
+        if grammar.kind == "regex" and states(grammar.text) > MAX_STATES:
+            raise GrammarError(f"the regular expression repeats more than {MAX_STATES} letters and groups")
+        config = genai.StructuredOutputConfig(**{grammar.kind: grammar.text})
+        if self._trial is None:
+            self._trial = _trial(self.tokenizer, self._size)
+        generation = genai.GenerationConfig()
+        generation.max_new_tokens = 1
+        generation.set_eos_token_id(self._eos)
+        generation.structured_output_config = config
+        try:
+            # The tokenizer keeps what it compiles, so the model's own pipeline finds it done.
+            self._trial.generate(openvino.Tensor(np.array([[0]], dtype=np.int64)), generation)
+        except RuntimeError as error:
+            raise GrammarError(_SOURCE.sub("", last_line(error))) from error
+        return config
+
+
+def _tokenizer(vocabulary: tuple[bytes, ...], eos: int) -> Any:
+    """A tokenizer of nothing but a vocabulary: the library reads it from the constants of a node named VocabDecoder."""
+    ends = np.cumsum([len(piece) for piece in vocabulary]).astype(np.int32)
+    letters = np.frombuffer(b"".join(vocabulary), dtype=np.uint8).astype(np.int32)
+    ids = op.parameter([-1, -1], np.int64, name="ids")
+    flat = op.convert(op.reshape(ids, np.array([-1]), False), "i32")
+    begins = np.concatenate([np.zeros(1, dtype=np.int32), ends[:-1]])
+    node = op.concat([flat, op.constant(begins), op.constant(ends), op.constant(letters)], 0)
+    node.set_friendly_name("VocabDecoder")
+    with TemporaryDirectory(prefix="penstock-vocabulary-") as name:
+        directory = Path(name)
+        openvino.save_model(openvino.Model([op.result(node)], [ids]), directory / "openvino_detokenizer.xml")
+        (directory / "config.json").write_text(json.dumps({"eos_token_id": eos, "pad_token_id": eos}))
+        # Names that nobody uses, so that the library does not try to decode the ids.
+        (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "pad_token": "</s>"}))
+        return genai.Tokenizer(name)
+
+
+def _trial(tokenizer: Any, vocab_size: int) -> Any:
+    """A pipeline over a model that likes all tokens alike, and costs nothing."""
+    kinds = {"input_ids": 2, "attention_mask": 2, "position_ids": 2, "beam_idx": 1}
+    inputs = {
+        name: op.parameter([-1] * rank, np.int32 if name == "beam_idx" else np.int64, name=name)
+        for name, rank in kinds.items()
+    }
+    for name, node in inputs.items():
+        node.output(0).set_names({name})
+    shape = op.concat([op.shape_of(inputs["input_ids"]), np.array([vocab_size])], 0)
+    logits = op.broadcast(op.constant(np.float32(0)), shape)
+    logits.output(0).set_names({"logits"})
+    with TemporaryDirectory(prefix="penstock-trial-") as name:
+        model = openvino.Model([op.result(logits)], list(inputs.values()))
+        openvino.save_model(model, Path(name) / "openvino_model.xml")
+        (Path(name) / "config.json").write_text("{}")
+        return genai.LLMPipeline(name, tokenizer, "CPU", ATTENTION_BACKEND="SDPA")
+
+
+def states(regex: str) -> int:
+    """About how many letters and groups a regular expression has once its `{m,n}` are written out."""
+    totals, last, at = [0], 0, 0
+    while at < len(regex):
+        if repeat := _REPEAT.match(regex, at):
+            times = max(int(repeat[1]), int(repeat[2] or 0), 1)
+            totals[-1] += last * (times - 1)
+            last, at = last * times, repeat.end()
+            continue
+        letter = regex[at]
+        at += 2 if letter == "\\" else 1
+        if letter == "(":
+            totals.append(0)
+        elif letter == ")" and len(totals) > 1:
+            last = totals.pop()
+            totals[-1] += last
+        elif letter == "[":
+            while at < len(regex) and regex[at] != "]":
+                at += 2 if regex[at] == "\\" else 1
+            last, at = 1, at + 1
+            totals[-1] += 1
+        elif letter not in "?*+|":
+            last = 1
+            totals[-1] += 1
+    return sum(totals)
