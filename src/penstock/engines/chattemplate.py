@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import jinja2
+from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
@@ -35,6 +36,8 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         try:
             self._template = environment.from_string(source)
+            self.uses_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
+            """Whether the template says itself which tools there are."""
         except jinja2.TemplateError as error:
             raise TemplateError(str(error)) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,8 +22,8 @@ from penstock.engines.base import Grammar
 from penstock.engines.process import last_line
 from penstock.engines.vocabulary import read_vocabulary
 
-MAX_STATES = 20_000
-"""A regular expression may repeat so many letters and groups, written out: more takes the library seconds."""
+MAX_STATES = 10_000
+"""Regular expressions may have so many letters and groups with their repeats written out: more takes the library seconds."""
 _SOURCE = re.compile(r"^\[[\d:]+\] \S+:\d+: (?:Check failed: .* is false: )?")
 _REPEAT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
@@ -44,8 +45,9 @@ class Grammars:
 
     def config(self, grammar: Grammar) -> Any:
         """The library's form of a grammar, once it was compiled. Raises GrammarError."""
-        if grammar.kind == "regex" and states(grammar.text) > MAX_STATES:
-            raise GrammarError(f"the regular expression repeats more than {MAX_STATES} letters and groups")
+        patterns = [grammar.text] if grammar.kind == "regex" else _patterns(json.loads(grammar.text))
+        if sum(map(states, patterns)) > MAX_STATES:
+            raise GrammarError(f"its regular expressions repeat more than {MAX_STATES} letters and groups")
         config = genai.StructuredOutputConfig(**{grammar.kind: grammar.text})
         if self._trial is None:
             self._trial = _trial(self.tokenizer, self._size)
@@ -96,6 +98,17 @@ def _trial(tokenizer: Any, vocab_size: int) -> Any:
         openvino.save_model(model, Path(name) / "openvino_model.xml")
         (Path(name) / "config.json").write_text("{}")
         return genai.LLMPipeline(name, tokenizer, "CPU", ATTENTION_BACKEND="SDPA")
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """The regular expressions anywhere in a JSON schema."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            yield schema["pattern"]
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _patterns(part)
 
 
 def states(regex: str) -> int:

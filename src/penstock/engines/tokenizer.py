@@ -96,10 +96,10 @@ class TextTokenizer:
             return self.encode(text, special=special)
         return await asyncio.to_thread(self.encode, text, special=special)
 
-    def offsets(self, text: str) -> list[tuple[int, int, int]]:
-        """`(id, start, end)` of each token, in characters of `text`, the sequence's own tokens included. Raises TokenizerError."""
+    def offsets(self, text: str, *, special: bool = True) -> list[tuple[int, int, int]]:
+        """`(id, start, end)` of each token, in characters of `text`; `special` as in `encode`. Raises TokenizerError."""
         try:
-            encoding = self._tokenizer.encode_batch([text])[0]
+            encoding = self._tokenizer.encode_batch([text], add_special_tokens=special)[0]
         except Exception as error:
             raise TokenizerError(str(error)) from error
         return [(number, start, end) for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]

@@ -48,7 +48,11 @@ async def test_an_answer_keeps_to_its_grammar(engine: EngineProcess, tiny_model:
     [
         (Grammar("regex", "((("), "Regex parsing error at position 4: The parenthesis is not closed."),
         (Grammar("json_schema", '{"type": 5}'), "Type should be a string"),
-        (Grammar("regex", "((a{1,99}){1,99}){1,99}"), "the regular expression repeats more than 20000 letters and groups"),
+        (Grammar("regex", "((a{1,99}){1,99}){1,99}"), "its regular expressions repeat more than 10000 letters and groups"),
+        (
+            Grammar("json_schema", '{"anyOf": [{"type": "string", "pattern": "(a{1,200}){1,200}"}]}'),
+            "its regular expressions repeat more than 10000 letters and groups",
+        ),
     ],
 )  # fmt: skip
 async def test_a_broken_grammar_is_refused_and_hurts_nobody(

@@ -1,6 +1,6 @@
 """TGI's routes, as one ASGI application.
 
-Owns paths, methods, headers and the reading of bodies; a client that leaves cancels what it asked for. It must never know how text
+Owns paths, methods, headers and which body goes where; a client that leaves cancels what it asked for. It must never know how text
 is generated.
 """
 
@@ -9,43 +9,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from penstock.servers.tgi import metrics
+from penstock.servers.tgi import metrics, tokenize
+from penstock.servers.tgi.chat_schema import ChatRequest, CompletionRequest, chat_request, completion_request
 from penstock.servers.tgi.errors import BadBody, TgiError
-from penstock.servers.tgi.info import info_json
-from penstock.servers.tgi.schema import Request, read_request
-from penstock.servers.tgi.serde import check_content_type
-from penstock.servers.tgi.service import Service
+from penstock.servers.tgi.exchange import ClientLeft, Reply, read_body, while_connected
+from penstock.servers.tgi.info import info_json, models_json
+from penstock.servers.tgi.level import Level
+from penstock.servers.tgi.openai import OpenAi, Stream
+from penstock.servers.tgi.schema import Request, native, read_request
+from penstock.servers.tgi.serde import Mismatch, check_content_type, load, read_as
+from penstock.servers.tgi.service import Answer, Service
 from penstock.servers.tgi.shapes import error_json, keep_alive
 
 KEEP_ALIVE_S = 15.0
-BODY_PIECE_S = 30.0
-"""How long each further piece of a body may take."""
-SEND_S = 600.0
-"""How long a client may stop reading before it is taken for gone. SageMaker ends a stream after 480 s."""
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
 _HEALTH = ("/", "/health", "/ping")
-_POST = ("/", "/invocations", "/generate", "/generate_stream")
-_GET = (*_HEALTH, "/info", "/metrics")
 _UNHEALTHY = TgiError(503, "unhealthy", "healthcheck")
 
 
 class App:
     """Serves `service`, once the lifespan's start has made one. `failure` says why it did not."""
 
-    def __init__(self, start: Callable[[], Awaitable[Service]], *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
-        """`start` loads the model; it raises StartFailed."""
+    def __init__(
+        self,
+        start: Callable[[], Awaitable[Service]],
+        *,
+        keep_alive_s: float = KEEP_ALIVE_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`start` loads the model; it raises StartFailed. `now` is the time in seconds since 1970."""
         self._start = start
         self._keep_alive_s = keep_alive_s
+        self._now = now
         self._service: Service | None = None
+        self._get_paths: frozenset[str] = frozenset()
+        self._post_paths: frozenset[str] = frozenset()
         self.failure = ""
 
     @property
@@ -58,7 +64,7 @@ class App:
             await self._live(receive, send)
             return
         with contextlib.suppress(ClientLeft):
-            await self._serve(scope, receive, _Reply(send, head=scope["method"] == "HEAD"))
+            await self._serve(scope, receive, Reply(send, head=scope["method"] == "HEAD"))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -68,21 +74,26 @@ class App:
             self.failure = str(error)
             await send({"type": "lifespan.startup.failed", "message": self.failure})
             return
+        self._get_paths, self._post_paths = (
+            get_paths(self.service.settings.level),
+            post_paths(self.service.settings.level),
+        )
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._service.generation.engine.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _serve(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         method, path = scope["method"], scope["path"]
+        gets, posts = path in self._get_paths, path in self._post_paths
         try:
             match method:
-                case "GET" | "HEAD" if path in _GET:
+                case "GET" | "HEAD" if gets:
                     await self._get(path, reply)
-                case "POST" if path in _POST:
+                case "POST" if posts:
                     await self._post(path, Headers(scope=scope), receive, reply)
-                case _ if path in _GET or path in _POST:
-                    allowed = [m for m, paths in (("GET,HEAD", _GET), ("POST", _POST)) if path in paths]
+                case _ if gets or posts:
+                    allowed = [m for m, has in (("GET,HEAD", gets), ("POST", posts)) if has]
                     await reply.whole(405, b"", {"allow": ",".join(allowed)})
                 case _:
                     await reply.whole(404, b"", {})
@@ -91,140 +102,134 @@ class App:
         except TgiError as error:
             await reply.whole(error.status, error_json(error).encode(), {"content-type": _JSON})
 
-    async def _get(self, path: str, reply: _Reply) -> None:
+    async def _get(self, path: str, reply: Reply) -> None:
         if path in _HEALTH:
             if not self.service.generation.engine.ready:
                 raise _UNHEALTHY
             await reply.whole(200, b"", {})
         elif path == "/info":
             await reply.whole(200, info_json(self.service).encode(), {"content-type": _JSON})
+        elif path == "/v1/models":
+            await reply.whole(200, models_json(self.service).encode(), {"content-type": _JSON})
         else:
             await reply.whole(200, self.service.metrics.render(), {"content-type": metrics.CONTENT_TYPE})
 
-    async def _post(self, path: str, headers: Headers, receive: Receive, reply: _Reply) -> None:
+    async def _post(self, path: str, headers: Headers, receive: Receive, reply: Reply) -> None:
         settings = self.service.settings
-        if settings.api_key and headers.get("authorization") != f"Bearer {settings.api_key}":
+        # The original counts /chat_tokenize among the routes that tell of the server, and asks no key for those.
+        if (
+            settings.api_key
+            and path != "/chat_tokenize"
+            and headers.get("authorization") != f"Bearer {settings.api_key}"
+        ):
             await reply.whole(401, b"", {})
             return
         check_content_type(headers.get("content-type"))
         body = await read_body(receive, settings.payload_limit)
+        openai = OpenAi(self.service, self._now)
+        match path:
+            case "/v1/chat/completions":
+                await self._openai(openai, read_as(body, chat_request), receive, reply)
+            case "/v1/completions":
+                await self._openai(openai, read_as(body, completion_request), receive, reply)
+            case "/chat_tokenize":
+                turn = openai.turn(read_as(body, chat_request))
+                await self._tokens(tokenize.chat_tokens_json, turn.request, reply)
+            case "/tokenize":
+                await self._tokens(tokenize.tokens_json, read_request(body, settings.level, with_stream=False), reply)
+            case "/invocations":
+                request = self._invocation(body)
+                if isinstance(request, Request):
+                    await self._native(path, request, receive, reply)
+                else:
+                    await self._openai(openai, request, receive, reply)
+            case _:
+                request = read_request(body, settings.level, with_stream=path == "/")
+                await self._native(path, request, receive, reply)
+
+    def _invocation(self, body: bytes) -> Request | ChatRequest | CompletionRequest:
+        """SageMaker's one route takes what the other routes take. Raises BadBody."""
+        settings = self.service.settings
+        if settings.messages_api:
+            return read_as(body, chat_request)
+        if not settings.level.invocations_take_any:
+            return read_request(body, settings.level, with_stream=True)
+        document = load(body)
+        readers: tuple[Callable[[Any], Request | ChatRequest | CompletionRequest], ...] = (
+            lambda each: native(each, settings.level, with_stream=True),
+            chat_request,
+            completion_request,
+        )
+        for read in readers:
+            with contextlib.suppress(Mismatch):
+                return read(document)
+        raise BadBody(
+            422,
+            "Failed to deserialize the JSON body into the target type: "
+            "data did not match any variant of untagged enum SagemakerRequest",
+        )
+
+    async def _native(self, path: str, request: Request, receive: Receive, reply: Reply) -> None:
+        settings = self.service.settings
         compatible = path in ("/", "/invocations")
-        request = read_request(body, settings.level, with_stream=compatible)
         if compatible and request.parameters.return_full_text is None:
             full = settings.level.full_text_without_tag or settings.pipeline_tag == "text-generation"
             request = replace(request, parameters=replace(request.parameters, return_full_text=full))
         if path == "/generate_stream" or request.stream:
-            await while_connected(receive, self._stream(request, reply))
+            stream = Stream(len(request.inputs), self.service.events(request))
+            await while_connected(receive, self._stream(stream, reply))
         else:
-            await while_connected(receive, self._answer(request, reply, as_list=compatible))
+            await while_connected(receive, self._answer(self.service.answer(request), reply, as_list=compatible))
 
-    async def _answer(self, request: Request, reply: _Reply, *, as_list: bool) -> None:
-        answer = await self.service.answer(request)
+    async def _openai(
+        self, openai: OpenAi, request: ChatRequest | CompletionRequest, receive: Receive, reply: Reply
+    ) -> None:
+        if isinstance(request, ChatRequest):
+            if request.stream:
+                await while_connected(receive, self._stream(openai.chat_stream(request), reply))
+            else:
+                await while_connected(receive, self._answer(openai.chat(request), reply))
+        elif request.stream:
+            await while_connected(receive, self._stream(openai.complete_stream(request), reply))
+        else:
+            await while_connected(receive, self._answer(openai.complete(request), reply))
+
+    async def _answer(self, working: Awaitable[Answer], reply: Reply, *, as_list: bool = False) -> None:
+        answer = await working
         json = f"[{answer.json}]" if as_list else answer.json
         await reply.whole(200, json.encode(), {"content-type": _JSON, **answer.headers})
 
-    async def _stream(self, request: Request, reply: _Reply) -> None:
+    async def _stream(self, stream: Stream, reply: Reply) -> None:
         headers = {
             "content-type": "text/event-stream",
             "cache-control": "no-cache",
             "x-compute-type": self.service.settings.compute_type,
-            "x-compute-characters": str(len(request.inputs)),
+            "x-compute-characters": str(stream.characters),
             "x-accel-buffering": "no",
         }
         comment = keep_alive(self.service.settings.level)
-        await reply.stream(headers, self.service.events(request), comment, self._keep_alive_s)
+        await reply.stream(headers, stream.events, comment, self._keep_alive_s)
+
+    async def _tokens(self, write: Callable[[Any, Request], str], request: Request, reply: Reply) -> None:
+        json = await asyncio.to_thread(write, self.service.generation.tokenizer, request)
+        await reply.whole(200, json.encode(), {"content-type": _JSON})
+
+
+def get_paths(level: Level) -> frozenset[str]:
+    """What can be read at a level."""
+    return frozenset({*_HEALTH, "/info", "/metrics", *(("/v1/models",) if level.chat_tokenize else ())})
+
+
+def post_paths(level: Level) -> frozenset[str]:
+    """What can be asked at a level."""
+    later = {
+        "/v1/chat/completions": level.chat,
+        "/tokenize": level.chat,
+        "/v1/completions": level.completions,
+        "/chat_tokenize": level.chat_tokenize,
+    }
+    return frozenset({"/", "/invocations", "/generate", "/generate_stream", *(path for path in later if later[path])})
 
 
 class StartFailed(Exception):
     """The model can't be served; the message is the endpoint's FailureReason."""
-
-
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do `work` unless the client leaves: then it is cancelled, and there is nobody to tell."""
-    task, left = asyncio.create_task(work), asyncio.create_task(_left(receive))
-    try:
-        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-    finally:
-        for each in (task, left):
-            each.cancel()
-        await asyncio.gather(task, left, return_exceptions=True)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-class ClientLeft(Exception):
-    """The client went, or does not read any more: there is nobody to answer."""
-
-
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The request's body, of at most `limit` bytes. Raises BadBody (413, 408), ClientLeft."""
-    parts, size = [], 0
-    while True:
-        try:
-            async with asyncio.timeout(BODY_PIECE_S):
-                message = await receive()
-        except TimeoutError:
-            raise BadBody(408, "The request body did not arrive in time") from None
-        if message["type"] != "http.request":
-            raise ClientLeft
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise BadBody(413, "Failed to buffer the request body: length limit exceeded")
-        parts.append(part)
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-class _Reply:
-    """One response."""
-
-    def __init__(self, send: Send, *, head: bool) -> None:
-        self._asgi_send = send
-        self._head = head
-
-    async def whole(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        await self._begin(status, {**headers, "content-length": str(len(body))})
-        await self._send({"type": "http.response.body", "body": b"" if self._head else body})
-
-    async def stream(
-        self, headers: Mapping[str, str], parts: AsyncGenerator[bytes, None], comment: bytes, every_s: float
-    ) -> None:
-        """Each part is one chunk, sent at once; `comment` when nothing was sent for `every_s`."""
-        await self._begin(200, headers)
-        sent = time.monotonic()
-
-        async def keep_alive() -> None:
-            nonlocal sent
-            while True:
-                await asyncio.sleep(sent + every_s - time.monotonic())
-                if time.monotonic() - sent >= every_s:
-                    sent = time.monotonic()
-                    await self._send({"type": "http.response.body", "body": comment, "more_body": True})
-
-        breath = asyncio.create_task(keep_alive())
-        try:
-            async with aclosing(parts):
-                async for part in parts:
-                    sent = time.monotonic()
-                    await self._send({"type": "http.response.body", "body": part, "more_body": True})
-        finally:
-            breath.cancel()
-            await asyncio.gather(breath, return_exceptions=True)
-        await self._send({"type": "http.response.body", "body": b""})
-
-    async def _send(self, message: Message) -> None:
-        try:
-            async with asyncio.timeout(SEND_S):
-                await self._asgi_send(message)
-        except TimeoutError:
-            raise ClientLeft from None
-
-    async def _begin(self, status: int, headers: Mapping[str, str]) -> None:
-        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": status, "headers": pairs})

@@ -40,6 +40,25 @@ class Incomplete(TgiError):
         super().__init__(500, "Incomplete generation", "incomplete_generation")
 
 
+class TemplateFailed(TgiError):
+    """The chat template refused the messages, or there is none."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(422, f"Template error: {text}", "template_error")
+
+
+class MissingVariable(TgiError):
+    """The chat template uses something that was not given. The text is the original's, with its typing error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(422, f"Missing template vatiable: {text}", "missing_template_variable")
+
+
+class ToolError(TgiError):
+    def __init__(self, text: str) -> None:
+        super().__init__(422, f"Tool error: {text}", "tool_error")
+
+
 class BadBody(Exception):
     """What the original's web framework answers itself, as plain text."""
 

@@ -1,6 +1,6 @@
-"""The body of `/info`, at both levels.
+"""The bodies of `/info`, at both levels, and `/v1/models`.
 
-Owns its keys and their order.
+Owns their keys and their order.
 """
 
 from __future__ import annotations
@@ -51,3 +51,10 @@ def info_json(service: Service) -> str:
         ("validation_workers", settings.validation_workers),
         *end,
     ])  # fmt: skip
+
+
+def models_json(service: Service) -> str:
+    """The one model, as OpenAI lists models."""
+    name = service.settings.model_id
+    model = members([("id", name), ("object", "model"), ("created", 0), ("owned_by", name)])
+    return f'{{"object":"list","data":[{model}]}}'

@@ -81,4 +81,28 @@ class Level:
 
     @property
     def chat(self) -> bool:
+        """`/v1/chat/completions` and `/tokenize`."""
         return self.version >= (1, 4)
+
+    @property
+    def grammars(self) -> bool:
+        return self.version >= (1, 4, 1)
+
+    @property
+    def completions(self) -> bool:
+        return self.version >= (1, 4, 4)
+
+    @property
+    def chat_tokenize(self) -> bool:
+        """`/chat_tokenize` and `/v1/models`."""
+        return self.version >= (2, 3)
+
+    @property
+    def invocations_take_any(self) -> bool:
+        """Whether `/invocations` tells native, chat and completion bodies apart by their fields."""
+        return self.version >= (2, 4)
+
+    @property
+    def messages_api_setting(self) -> bool:
+        """Whether MESSAGES_API_ENABLED makes `/invocations` a chat route."""
+        return (1, 4) <= self.version < (2, 4)

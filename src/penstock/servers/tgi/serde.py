@@ -9,10 +9,11 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from json import JSONDecodeError
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from penstock.servers.tgi.errors import BadBody
 
+T = TypeVar("T")
 Path = tuple[str | int, ...]
 
 _SYNTAX = {
@@ -69,6 +70,15 @@ def load(body: bytes) -> Any:
     except RecursionError:
         raise _syntax(text, 128, "recursion limit exceeded") from None
     return value
+
+
+def read_as(body: bytes, read: Callable[[Any], T]) -> T:
+    """The JSON document as what `read` makes of it; a Mismatch that it raises becomes a BadBody (422). Raises BadBody."""
+    document = load(body)
+    try:
+        return read(document)
+    except Mismatch as mismatch:
+        raise shape_error(body, mismatch) from None
 
 
 def shape_error(body: bytes, mismatch: Mismatch) -> BadBody:

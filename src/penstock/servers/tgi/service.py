@@ -14,8 +14,23 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from penstock.engines.base import EngineError, EngineFull
-from penstock.servers.generation import Generation, Prefill, PromptToken, StopRule, TextFinish, TextToken
-from penstock.servers.tgi.errors import GenerationError, Incomplete, Overloaded, TgiError
+from penstock.servers.generation import (
+    Generation,
+    Prefill,
+    PromptToken,
+    RequestRefused,
+    StopRule,
+    TextFinish,
+    TextToken,
+)
+from penstock.servers.tgi.errors import (
+    GenerationError,
+    Incomplete,
+    Overloaded,
+    TemplateFailed,
+    TgiError,
+    ValidationError,
+)
 from penstock.servers.tgi.metrics import Metrics
 from penstock.servers.tgi.schema import Parameters, Request
 from penstock.servers.tgi.settings import Settings
@@ -46,6 +61,15 @@ class Answer:
     headers: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A finished generation, the likeliest sequence first, and the headers that tell of it."""
+
+    best: GeneratedSequence
+    others: tuple[GeneratedSequence, ...]
+    headers: dict[str, str]
+
+
 class Service:
     """One model behind TGI's contract."""
 
@@ -65,6 +89,27 @@ class Service:
 
     async def answer(self, request: Request) -> Answer:
         """Generate the whole. Raises TgiError."""
+        whole = await self.whole(request)
+        given = request.parameters
+        prompt = request.inputs if given.return_full_text else ""
+        details = given.details or given.decoder_input_details
+        return Answer(generation_json(whole.best, whole.others, prompt=prompt, details=details), whole.headers)
+
+    async def events(self, request: Request) -> AsyncGenerator[bytes, None]:
+        """Generate as server-sent events, one a token. A failure is the last event. Closing it early cancels."""
+        level, given = self.settings.level, request.parameters
+        prompt = request.inputs if given.return_full_text else ""
+        index = 0
+        try:
+            async with aclosing(self.tokens(request)) as tokens:
+                async for token in tokens:
+                    index += 1
+                    yield stream_event(token, index, prompt=prompt, details=given.details, level=level)
+        except TgiError as error:
+            yield event(error_json(error), level)
+
+    async def whole(self, request: Request) -> Whole:
+        """Generate the whole. Raises TgiError."""
         times = Times(self._clock)
         with self._counted():
             permits = check_before_permit(request, self.settings, stream=False)
@@ -74,31 +119,26 @@ class Service:
         times.end = self._clock()
         best, *others = sorted(sequences, key=lambda sequence: -sequence.mean_logprob)
         self._observe(valid, best.finish, times)
-        given = request.parameters
-        prompt = request.inputs if given.return_full_text else ""
-        details = given.details or given.decoder_input_details
-        body = generation_json(best, others, prompt=prompt, details=details)
-        return Answer(body, self._headers(request, best.finish, times))
+        return Whole(best, tuple(others), self._headers(request, best.finish, times))
 
-    async def events(self, request: Request) -> AsyncGenerator[bytes, None]:
-        """Generate as server-sent events, one a token. A failure is the last event. Closing it early cancels."""
+    async def tokens(self, request: Request) -> AsyncGenerator[TextToken, None]:
+        """Generate token by token. Closing it early cancels. Raises TgiError."""
         times = Times(self._clock)
-        level, given = self.settings.level, request.parameters
-        prompt = request.inputs if given.return_full_text else ""
-        try:
-            with self._counted(), self._permit(check_before_permit(request, self.settings, stream=True)):
-                valid = await self._validate(request, times)
-                index = 0
-                async with aclosing(self._generate(valid, times)) as steps:
-                    async for step in steps:
-                        if isinstance(step, TextToken):
-                            index += 1
-                            if step.finish is not None:
-                                times.end = self._clock()
-                                self._observe(valid, step.finish, times)
-                            yield stream_event(step, index, prompt=prompt, details=given.details, level=level)
-        except TgiError as error:
-            yield event(error_json(error), level)
+        with self._counted(), self._permit(check_before_permit(request, self.settings, stream=True)):
+            valid = await self._validate(request, times)
+            async with aclosing(self._generate(valid, times)) as steps:
+                async for step in steps:
+                    if isinstance(step, TextToken):
+                        if step.finish is not None:
+                            times.end = self._clock()
+                            self._observe(valid, step.finish, times)
+                        yield step
+
+    def refused(self, error: TgiError) -> TgiError:
+        """Count a request that was refused before anything could be generated."""
+        self.metrics.count("request_count")
+        self.metrics.count("request_failure", "template" if isinstance(error, TemplateFailed) else "validation")
+        return error
 
     async def warm_up(self) -> None:
         """One token, so that what can't work is known before the port is open. Raises TgiError."""
@@ -153,6 +193,8 @@ class Service:
                     yield step
         except EngineFull as error:
             raise Overloaded from error
+        except RequestRefused as error:
+            raise ValidationError(f"grammar is not valid: {error}") from error
         except EngineError as error:
             raise GenerationError(str(error)) from error
 

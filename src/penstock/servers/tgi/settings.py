@@ -42,6 +42,9 @@ class Settings:
     prefill_logprobs: bool = True
     exact_prefill: bool = False
     """Whether ENABLE_PREFILL_LOGPROBS is set: the prefix cache is then off, so that every prompt token has its value."""
+    disable_grammar_support: bool = False
+    messages_api: bool = False
+    """Whether `/invocations` is the chat route, as MESSAGES_API_ENABLED makes it from 1.4.0 to 2.3."""
     stop_rule_original: bool = False
     api_key: str = ""
     compute_type: str = "gpu+optimized"
@@ -99,6 +102,8 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
         payload_limit=reader.number("PAYLOAD_LIMIT", 2_000_000) if derived else 2 * 1024 * 1024,
         prefill_logprobs=exact or not level.prefill_needs_setting,
         exact_prefill=exact,
+        disable_grammar_support=reader.flag("DISABLE_GRAMMAR_SUPPORT"),
+        messages_api=level.messages_api_setting and reader.flag("MESSAGES_API_ENABLED"),
         stop_rule_original=reader.flag("PENSTOCK_TGI_ORIGINAL_STOP"),
         api_key=environ.get("API_KEY", "") if derived else "",
         compute_type=environ.get("COMPUTE_TYPE") or "gpu+optimized" if derived else "gpu+optimized",

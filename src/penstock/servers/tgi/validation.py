@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from penstock.engines.base import Sampling
+from penstock.engines.base import Grammar, Sampling
 from penstock.engines.tokenizer import TokenizerError
 from penstock.servers.generation import Generation
 from penstock.servers.tgi.errors import ValidationError
+from penstock.servers.tgi.grammar import checked
 from penstock.servers.tgi.schema import Parameters, Request
 from penstock.servers.tgi.settings import Settings
 
@@ -53,7 +54,7 @@ async def validate(request: Request, settings: Settings, generation: Generation,
     if given.truncate is not None and not 0 < given.truncate <= most:
         raise ValidationError(f"`truncate` must be strictly positive and less than {most}. Given: {given.truncate}")
     try:
-        prompt = await generation.encode(request.inputs, truncate=given.truncate)
+        prompt = await generation.encode(request.inputs, truncate=given.truncate, special=request.special)
     except TokenizerError as error:
         raise ValidationError(f"tokenizer error {error}") from error
     new_tokens = given.max_new_tokens
@@ -66,11 +67,14 @@ async def validate(request: Request, settings: Settings, generation: Generation,
         )
     if len(prompt) > most:
         raise ValidationError(f"`inputs` must have less than {most} tokens. Given: {len(prompt)}")
+    grammar = checked(given.grammar, disabled=settings.disable_grammar_support) if given.grammar else None
     _check_engine(given, generation)
-    return Valid(prompt, sampling(given, settings, new_tokens, rng), given.stop, max(given.best_of or 1, 1))
+    return Valid(prompt, sampling(given, settings, new_tokens, rng, grammar), given.stop, max(given.best_of or 1, 1))
 
 
-def sampling(given: Parameters, settings: Settings, new_tokens: int, rng: random.Random) -> Sampling:
+def sampling(
+    given: Parameters, settings: Settings, new_tokens: int, rng: random.Random, grammar: Grammar | None = None
+) -> Sampling:
     """The engine's form of valid parameters. Sampling is on when any of its parameters says something."""
     temperature, top_k, top_p = given.temperature or 1.0, given.top_k or 0, given.top_p or 1.0
     return Sampling(
@@ -83,6 +87,7 @@ def sampling(given: Parameters, settings: Settings, new_tokens: int, rng: random
         frequency_penalty=given.frequency_penalty or 0.0,
         seed=given.seed if given.seed is not None else rng.getrandbits(64),
         prompt_logprobs=given.decoder_input_details and settings.prefill_logprobs,
+        grammar=grammar,
     )
 
 
@@ -123,7 +128,6 @@ def _check_engine(given: Parameters, generation: Generation) -> None:
         "typical_p": given.typical_p is not None,
         "watermark": given.watermark,
         "top_n_tokens": bool(given.top_n_tokens),
-        "grammar": given.grammar is not None,
         "adapter_id": given.adapter_id is not None,
     }
     for name, asked in lacking.items():

@@ -84,7 +84,7 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("engine", {"typical_p": 0.5}, "`typical_p` is not supported by the scripted engine"),
     ("engine", {"watermark": True}, "`watermark` is not supported by the scripted engine"),
     ("engine", {"top_n_tokens": 1}, "`top_n_tokens` is not supported by the scripted engine"),
-    ("engine", {"grammar": {"type": "json"}}, "`grammar` is not supported by the scripted engine"),
+    ("engine", {"adapter_id": "mine"}, "`adapter_id` is not supported by the scripted engine"),
 ]
 
 
