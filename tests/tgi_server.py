@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from tests.waiting import until
 
 COMMAND = (sys.executable, "-m", "penstock.servers.tgi")
+LAUNCHER = (sys.executable, "-c", "from penstock.servers.tgi.launcher import main; main()")
 SRC = Path(__file__).parents[1] / "src"
 
 
@@ -149,13 +150,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(home: Path, model_dir: Path, **given: str) -> Iterator[Server]:
-    """A server that answers; ended with SIGTERM. Raises AssertionError with its log when it does not come up."""
+def running(home: Path, model_dir: Path, *, flags: Sequence[str] | None = None, **given: str) -> Iterator[Server]:
+    """A server that answers; ended with SIGTERM. Raises AssertionError with its log when it does not come up.
+
+    With `flags` it is started by `text-generation-launcher`, which is told the port by a flag too.
+    """
     port, log = free_port(), home / "log"
+    command: tuple[str, ...] = COMMAND
+    environ = environment(home, model_dir, port, given)
+    if flags is not None:
+        command = (*LAUNCHER, f"--port={port}", *flags)
+        del environ["SAGEMAKER_BIND_TO_PORT"]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            COMMAND,
-            env=environment(home, model_dir, port, given),
+            command,
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
