@@ -184,6 +184,21 @@ def test_an_answer_in_a_given_format(server: Server) -> None:
     assert json.loads(server.ask(body, path=CHAT).json()["choices"][0]["message"]["content"])["n"] in {"one", "two"}
 
 
+def test_all_letters_of_a_schema_s_regular_expression_are_the_engine_s_too(server: Server) -> None:
+    """Classes, escapes and bounds as `schema_regex` writes them."""
+    properties = {
+        "x-[y]/z": {"const": 'é"\\-/.'},
+        "s": {"type": "string", "maxLength": 3},
+        "l": {"type": "array", "items": {"type": "string", "pattern": "^[a-c]{2}$"}, "minItems": 1, "maxItems": 2},
+    }
+    grammar = {"type": "json", "value": {"properties": properties, "required": list(properties)}}
+    text = server.ask({"inputs": " one", "parameters": {"grammar": grammar}}, path="/generate").json()["generated_text"]
+    found = json.loads(text)
+    assert found["x-[y]/z"] == 'é"\\-/.'
+    assert len(found["s"]) <= 3
+    assert all(re.fullmatch("[a-c]{2}", item) for item in found["l"])
+
+
 def test_a_native_request_with_a_grammar(server: Server) -> None:
     parameters = {"grammar": {"type": "regex", "value": "(yes|no) [0-9]{3}"}, "details": True}
     answer = server.ask({"inputs": " one", "parameters": parameters}, path="/generate").json()

@@ -183,6 +183,8 @@ def _grammars(model: Path, config: ModelConfig) -> tuple[Grammars | None, str]:
     """What makes answers keep to a grammar, or why this model can't."""
     if not config.eos_token_ids:
         return None, "the model has no end token, so no text of it is ever complete"
+    if not config.vocab_size:
+        return None, "the model's config.json does not say its vocab_size"
     try:
         return Grammars(model, config.vocab_size, config.eos_token_ids[0]), ""
     except VocabularyError as error:
