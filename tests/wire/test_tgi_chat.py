@@ -212,6 +212,15 @@ def test_a_broken_grammar_is_422(server: Server) -> None:
         answer = server.ask({"inputs": " one", "parameters": {"grammar": grammar}}, path="/generate")
         assert (answer.status, answer.json()["error_type"]) == (422, "validation")
         assert answer.json()["error"].startswith("Input validation error: grammar is not valid: ")
+    for depth in (90, 300, 900):
+        deep: Any = {}
+        for _ in range(depth):
+            deep = {"items": deep}
+        grammar = {"type": "json", "value": {"properties": {"deep": deep}}}
+        answer = server.ask(
+            {"inputs": " one", "parameters": {"grammar": grammar, "max_new_tokens": 2}}, path="/generate"
+        )
+        assert answer.status in {200, 400, 422}, depth
     assert server.ask({"inputs": " one", "parameters": {}}, path="/generate").status == 200
 
 

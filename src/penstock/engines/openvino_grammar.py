@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,8 +21,11 @@ from penstock.engines.base import Grammar
 from penstock.engines.process import last_line
 from penstock.engines.vocabulary import read_vocabulary
 
-MAX_STATES = 10_000
-"""Regular expressions may have so many letters and groups with their repeats written out: more takes the library seconds."""
+MAX_REPEATED = 10_000
+"""So many letters and groups may repeats such as `{2,50}` add when they are written out: more takes the library seconds."""
+MAX_DEPTH = 100
+MAX_LETTERS = 16_384
+"""The longest regular expression, for the same reason."""
 _SOURCE = re.compile(r"^\[[\d:]+\] \S+:\d+: (?:Check failed: .* is false: )?")
 _REPEAT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
@@ -45,9 +47,14 @@ class Grammars:
 
     def config(self, grammar: Grammar) -> Any:
         """The library's form of a grammar, once it was compiled. Raises GrammarError."""
-        patterns = [grammar.text] if grammar.kind == "regex" else _patterns(json.loads(grammar.text))
-        if sum(map(states, patterns)) > MAX_STATES:
-            raise GrammarError(f"its regular expressions repeat more than {MAX_STATES} letters and groups")
+        if grammar.kind == "regex" and len(grammar.text) > MAX_LETTERS:
+            raise GrammarError(f"the regular expression has more than {MAX_LETTERS} letters")
+        try:
+            added = repeated(grammar.text) if grammar.kind == "regex" else repeated_by(json.loads(grammar.text))
+        except RecursionError:
+            raise GrammarError("the JSON schema is nested too deeply") from None
+        if added > MAX_REPEATED:
+            raise GrammarError(f"its repeats, written out, add more than {MAX_REPEATED} letters and groups")
         config = genai.StructuredOutputConfig(**{grammar.kind: grammar.text})
         if self._trial is None:
             self._trial = _trial(self.tokenizer, self._size)
@@ -100,20 +107,30 @@ def _trial(tokenizer: Any, vocab_size: int) -> Any:
         return genai.LLMPipeline(name, tokenizer, "CPU", ATTENTION_BACKEND="SDPA")
 
 
-def _patterns(schema: Any) -> Iterator[str]:
-    """The regular expressions anywhere in a JSON schema."""
-    if isinstance(schema, dict):
-        if isinstance(schema.get("pattern"), str):
-            yield schema["pattern"]
-        schema = list(schema.values())
+def repeated_by(schema: Any, depth: int = 0) -> int:
+    """About what the bounds and patterns of a JSON schema add: lengths count letters, and an array's bound counts its items again.
+
+    Raises RecursionError beyond MAX_DEPTH: the library's time grows with its cube.
+    """
+    if depth > MAX_DEPTH:
+        raise RecursionError
     if isinstance(schema, list):
-        for part in schema:
-            yield from _patterns(part)
+        return sum(repeated_by(part, depth + 1) for part in schema)
+    if not isinstance(schema, dict):
+        return 0
+    pattern = schema.get("pattern")
+    own = repeated(pattern) if isinstance(pattern, str) else _bound(schema, "minLength", "maxLength")
+    items = _bound(schema, "minItems", "maxItems")
+    return own + items + max(items, 1) * sum(repeated_by(part, depth + 1) for part in schema.values())
 
 
-def states(regex: str) -> int:
-    """About how many letters and groups a regular expression has once its `{m,n}` are written out."""
-    totals, last, at = [0], 0, 0
+def _bound(schema: dict[str, Any], *names: str) -> int:
+    return max((value for name in names if isinstance(value := schema.get(name), int)), default=0)
+
+
+def repeated(regex: str) -> int:
+    """About how many letters and groups a regular expression has more once its `{m,n}` are written out."""
+    totals, last, at, letters = [0], 0, 0, 0
     while at < len(regex):
         if repeat := _REPEAT.match(regex, at):
             times = max(int(repeat[1]), int(repeat[2] or 0), 1)
@@ -127,12 +144,15 @@ def states(regex: str) -> int:
         elif letter == ")" and len(totals) > 1:
             last = totals.pop()
             totals[-1] += last
-        elif letter == "[":
-            while at < len(regex) and regex[at] != "]":
-                at += 2 if regex[at] == "\\" else 1
-            last, at = 1, at + 1
-            totals[-1] += 1
         elif letter not in "?*+|":
+            at = _class_end(regex, at) if letter == "[" else at
             last = 1
             totals[-1] += 1
-    return sum(totals)
+            letters += 1
+    return sum(totals) - letters
+
+
+def _class_end(regex: str, at: int) -> int:
+    while at < len(regex) and regex[at] != "]":
+        at += 2 if regex[at] == "\\" else 1
+    return at + 1

@@ -12,7 +12,7 @@ import pytest
 
 from penstock.engines.base import Finish, Grammar, Sampling, Token
 from penstock.engines.client import EngineProcess
-from penstock.engines.openvino_grammar import states
+from penstock.engines.openvino_grammar import repeated, repeated_by
 from penstock.engines.options import EngineOptions
 from penstock.engines.tokenizer import TextTokenizer
 from penstock.engines.vocabulary import VocabularyError, read_vocabulary
@@ -47,11 +47,13 @@ async def test_an_answer_keeps_to_its_grammar(engine: EngineProcess, tiny_model:
     ("grammar", "reason"),
     [
         (Grammar("regex", "((("), "Regex parsing error at position 4: The parenthesis is not closed."),
+        (Grammar("regex", "a" * 16_385), "the regular expression has more than 16384 letters"),
+        (Grammar("json_schema", '{"not":' * 700 + "{}" + "}" * 700), "the JSON schema is nested too deeply"),
         (Grammar("json_schema", '{"type": 5}'), "Type should be a string"),
-        (Grammar("regex", "((a{1,99}){1,99}){1,99}"), "its regular expressions repeat more than 10000 letters and groups"),
+        (Grammar("regex", "((a{1,99}){1,99}){1,99}"), "its repeats, written out, add more than 10000 letters and groups"),
         (
             Grammar("json_schema", '{"anyOf": [{"type": "string", "pattern": "(a{1,200}){1,200}"}]}'),
-            "its regular expressions repeat more than 10000 letters and groups",
+            "its repeats, written out, add more than 10000 letters and groups",
         ),
     ],
 )  # fmt: skip
@@ -113,7 +115,20 @@ def write(directory: Path, model: dict[str, Any], decoder: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     ("regex", "count"),
-    [("abc", 3), (r"\d{4}-\d{2}", 7), ("(ab){3}c", 7), ("((a{1,10}){2}[xyz]{0,5}){3,4}", 100), ("a{2,}(", 2)],
+    [("a[b]c?", 0), (r"\d{4}-\d{2}", 4), ("(ab){3}c", 4), ("((a{1,10}){2}[x\\]z]{0,5}){3,4}", 98), ("a{2,}(", 1)],
 )
-def test_how_much_a_regular_expression_is(regex: str, count: int) -> None:
-    assert states(regex) == count
+def test_how_much_the_repeats_of_a_regular_expression_add(regex: str, count: int) -> None:
+    assert repeated(regex) == count
+
+
+@pytest.mark.parametrize(
+    ("schema", "count"),
+    [
+        ({"type": "string", "maxLength": 7}, 7),
+        ({"items": {"type": "string", "pattern": "a{5}"}, "minItems": 2, "maxItems": 3}, 3 + 3 * 4),
+        ({"anyOf": [{"minLength": 2}, {"properties": {"maxLength": {"const": "x"}}}]}, 2),
+        (True, 0),
+    ],
+)
+def test_how_much_the_bounds_of_a_schema_add(schema: Any, count: int) -> None:
+    assert repeated_by(schema) == count

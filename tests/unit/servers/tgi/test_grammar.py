@@ -99,3 +99,9 @@ def test_a_schema_may_come_as_text() -> None:
     expected = checked(GrammarType("json", schema), disabled=False)
     assert checked(GrammarType("json", json.dumps(schema)), disabled=False) == expected
     assert checked(read_grammar({"type": "json_schema", "value": {"schema": schema}}), disabled=False) == expected
+
+
+def test_a_long_schema_is_the_engine_s_to_read() -> None:
+    schema = {"properties": {f"property_{n}": {"type": "string"} for n in range(200)}, "required": ["property_0"]}
+    assert len(to_regex(schema)) > 4096
+    assert checked(GrammarType("json", schema), disabled=False).kind == "json_schema"
