@@ -11,6 +11,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -56,6 +57,12 @@ def die_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
+def take_all_descriptors() -> None:
+    """As many open files as we may have: a shell's usual 1,024 would be 500 streams."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def tls_context(settings: Settings) -> ssl.SSLContext:
     """TLS 1.2 and up, with the certificate of `Paths.server_certificate`. Raises OSError (ssl.SSLError is one)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -68,6 +75,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 def run(settings: Settings, worker: int, listeners: Listeners) -> int:
     """Serves until SIGTERM, drains, and returns the exit status."""
     die_with_parent()
+    take_all_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, worker, listeners))
     return 0
