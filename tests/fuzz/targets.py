@@ -216,8 +216,8 @@ def _streams(pieces: list[bytes]) -> list[list[object]]:
 def http2(data: bytes) -> None:
     """A connection serves requests or ends, and reads the same requests however they come.
 
-    Where it ends may differ: what came in the same read as what broke it may go unserved, and a frame for a stream that our answer has closed
-    meanwhile breaks what it would not have broken a moment before.
+    Where it ends may differ: what came in the same read as what broke it may go unserved, and a frame for a stream that our
+    answer has closed meanwhile breaks what it would not have broken a moment before.
     """
     data = PREFACE + data
     whole, sliced = _streams([data]), _streams(slices(data))
