@@ -114,9 +114,8 @@ class _Loop:
             callback(*arguments)
 
 
-def _requests(pieces: list[bytes]) -> list[list[object]]:
-    loop = _Loop()
-    door = Door(
+def _door(loop: _Loop) -> Door:
+    return Door(
         cast(asyncio.AbstractEventLoop, loop),
         Settings(home=Path("/nonexistent")),
         control=Target("/nonexistent"),
@@ -124,6 +123,11 @@ def _requests(pieces: list[bytes]) -> list[list[object]]:
         clock=lambda: NOW,
         rng=Random(1),
     )
+
+
+def _requests(pieces: list[bytes]) -> list[list[object]]:
+    loop = _Loop()
+    door = _door(loop)
     seen: list[list[object]] = []
     connection = ClientConnection(door, lambda client, head, number: _Answer(client, head, number, seen))
     transport = _Transport()
@@ -182,15 +186,7 @@ class _Listener:
 
 
 def _streams(pieces: list[bytes]) -> list[list[object]]:
-    loop = _Loop()
-    door = Door(
-        cast(asyncio.AbstractEventLoop, loop),
-        Settings(home=Path("/nonexistent")),
-        control=Target("/nonexistent"),
-        notify=lambda _: None,
-        clock=lambda: NOW,
-        rng=Random(1),
-    )
+    door = _door(_Loop())
     seen: list[list[object]] = []
 
     def serve(transport: asyncio.Transport, stream: Http2Stream, fields: list[Field], ended: bool) -> None:
