@@ -16,6 +16,9 @@ from typing import Literal, Protocol
 FinishReason = Literal["length", "eos_token", "cancelled", "error", "refused"]
 """`refused`: the request itself asks for what can't be; `error`: it failed."""
 
+Feature = Literal["grammar", "prompt_logprobs", "typical_p", "watermark", "top_n_tokens", "adapters"]
+"""What not every engine can do. A front refuses what its engine lacks, in its contract's own words, before it submits anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
@@ -45,6 +48,14 @@ class Sampling:
     """Ask for one `PromptLogprobs` before the first token."""
     grammar: Grammar | None = None
     """A grammar that the engine does not take is a `Finish` with `refused`."""
+    typical_p: float = 1.0
+    """Mass of the tokens whose surprise is closest to the expected one (Meister et al. 2022). 1 is off."""
+    watermark: bool = False
+    """Favour a pseudo-random half of the vocabulary (Kirchenbauer et al. 2023)."""
+    top_n_tokens: int = 0
+    """How many of the likeliest tokens of each step to report in `Token.top`."""
+    adapter: str = ""
+    """Name of the LoRA adapter to use; empty is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,8 @@ class Token:
     id: int
     token: int
     logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens of this step and their log-probabilities, likeliest first, where the request asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,7 @@ class EngineInfo:
     """Longest sequence, prompt and answer together, in tokens."""
     eos_token_ids: tuple[int, ...]
     max_batch_size: int
+    features: tuple[Feature, ...] = ()
 
 
 class EngineError(Exception):

@@ -56,6 +56,7 @@ class OpenVino:
             max_positions=self._config.max_positions,
             eos_token_ids=self._config.eos_token_ids,
             max_batch_size=options.max_batch_size,
+            features=("prompt_logprobs",) if self._no_grammars else ("grammar", "prompt_logprobs"),
         )
 
     @property

@@ -34,6 +34,14 @@ class EngineOptions:
     """Keep the cache of finished prompts, for prompts that begin alike."""
     threads: int = 0
     """0 lets the engine choose."""
+    quantize: str = ""
+    """How weights are kept, in the words of TGI and LMI (int8, int4, awq, gptq, fp8 …). Empty is as they are."""
+    tensor_parallel: int = 1
+    """Processes or devices that share one model."""
+    max_length: int = 0
+    """Longest sequence, prompt and answer together. 0 is the model's own."""
+    trust_remote_code: bool = False
+    """Whether code that lies in the model's directory may run."""
 
     def arguments(self) -> list[str]:
         """The command-line form that `parse` reads."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from penstock.engines.base import Grammar, Sampling
+from penstock.engines.base import Feature, Grammar, Sampling
 from penstock.engines.tokenizer import TokenizerError
 from penstock.servers.generation import Generation
 from penstock.servers.tgi.errors import ValidationError
@@ -124,12 +124,13 @@ def _check_values(given: Parameters, settings: Settings) -> None:
 
 def _check_engine(given: Parameters, generation: Generation) -> None:
     """Last, what the contract has and the engine lacks (docs/tgi.md)."""
-    lacking = {
-        "typical_p": given.typical_p is not None,
-        "watermark": given.watermark,
-        "top_n_tokens": bool(given.top_n_tokens),
-        "adapter_id": given.adapter_id is not None,
+    info = generation.engine.info
+    asked: dict[str, tuple[bool, Feature]] = {
+        "typical_p": (given.typical_p is not None, "typical_p"),
+        "watermark": (given.watermark, "watermark"),
+        "top_n_tokens": (bool(given.top_n_tokens), "top_n_tokens"),
+        "adapter_id": (given.adapter_id is not None, "adapters"),
     }
-    for name, asked in lacking.items():
-        if asked:
-            raise ValidationError(f"`{name}` is not supported by the {generation.engine.info.name} engine")
+    for name, (is_asked, feature) in asked.items():
+        if is_asked and feature not in info.features:
+            raise ValidationError(f"`{name}` is not supported by the {info.name} engine")
