@@ -52,6 +52,8 @@ def _text(request: Invocation, settings: ModelSettings) -> Ask:
     tgi = settings.tgi_compat
     if tgi and text.parameters.get("details") is None:
         given = replace(given, details=True)
+    if not given.details:  # which alone tells of them
+        given = replace(given, top_n_tokens=0)
     formatter = levels.choose(settings.output_formatter, settings.version, text.stream, tgi=tgi)
     return Ask(text.inputs[0], given, formatter)
 

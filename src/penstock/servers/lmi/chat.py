@@ -7,11 +7,11 @@ never know what an answer looks like (`chatformatters.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.engines.chattemplate import ChatTemplate, TemplateError
-from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
+from penstock.servers.lmi.parameters import MOST_TOP_TOKENS, BadInput, Given, TextParameters
 
 UNBOUNDED = 2**31 - 1
 """As long as the model's positions allow."""
@@ -38,14 +38,16 @@ def parse(body: Mapping[str, Any], version: tuple[int, int]) -> Chat:
         raise BadInput("tool_choice must be none or auto: this model's engine can't be made to call a tool")
     old = version < (0, 33)
     most = given.whole("max_tokens", 0, least=1) or (0 if old else given.whole("max_completion_tokens", 0, least=1))
-    given.whole("top_logprobs", 0, least=0)
+    top = min(given.whole("top_logprobs", 0, least=0), MOST_TOP_TOKENS)
+    logprobs = given.flag("logprobs", False)
+    parameters = replace(sampling(given, most or (30 if old else 0)), top_logprobs=top if logprobs and not old else 0)
     return Chat(
         messages=tuple(_message(item) for item in _objects(body, "messages", least=1)),
         tools=() if body.get("tool_choice") == "none" else tuple(_objects(body, "tools")),
-        parameters=sampling(given, most or (30 if old else 0)),
+        parameters=parameters,
         model=given.text("model", ""),
         stream=given.flag("stream", False),
-        logprobs=given.flag("logprobs", False),
+        logprobs=logprobs,
         include_usage=wants_usage(body),
     )
 

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.servers.lmi.formatters import EVENTS, JSON, JSON_LINES, Asked, Step, failed28, number, visible
+from penstock.servers.lmi.formatters import EVENTS, JSON, JSON_LINES, Asked, Step, TopToken, failed28, number, visible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +164,11 @@ def _usage(asked: Asked, count: int) -> dict[str, int]:
 
 
 def _logprob(step: Step) -> dict[str, Any]:
-    """The token that was chosen, also where more `top_logprobs` are asked for: it is the one whose value the engine tells."""
-    one = {"token": step.text, "logprob": number(step.logprob), "bytes": list(step.text.encode()) or None}
-    return {**one, "top_logprobs": [one]}
+    """The token that was chosen, and as many of the likeliest as the engine tells, the chosen one first."""
+    one = _named(step)
+    others = [_named(each) for each in step.top if each.id != step.id]
+    return {**one, "top_logprobs": [one, *others][: max(len(step.top), 1)]}
+
+
+def _named(token: Step | TopToken) -> dict[str, Any]:
+    return {"token": token.text, "logprob": number(token.logprob), "bytes": list(token.text.encode()) or None}

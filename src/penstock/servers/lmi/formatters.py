@@ -15,6 +15,16 @@ JSON, JSON_LINES, EVENTS, PLAIN = "application/json", "application/jsonlines", "
 
 
 @dataclass(frozen=True, slots=True)
+class TopToken:
+    """One of the likeliest tokens of a step."""
+
+    id: int
+    text: str
+    logprob: float
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One generated token. `finish` is why it is the last one ("length", "eos_token", "stop_sequence"), empty before."""
 
@@ -23,6 +33,8 @@ class Step:
     logprob: float
     special: bool = False
     finish: str = ""
+    top: tuple[TopToken, ...] = ()
+    """The likeliest tokens of this step, where the request asks for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,11 +178,17 @@ class Token28:
 
     logprob, special = "log_prob", "special_token"
 
-    def token(self, step: Step) -> dict[str, Any]:
+    def token(self, step: Step | TopToken) -> dict[str, Any]:
         token: dict[str, Any] = {"id": step.id, "text": step.text, self.logprob: number(step.logprob)}
         if step.special:
             token[self.special] = True
         return token
+
+    def top_tokens(self, steps: list[Step]) -> dict[str, Any]:
+        """The member of `details`, from 0.29 on; none where no token has any."""
+        if not any(step.top for step in steps):
+            return {}
+        return {"top_tokens": [[self.token(each) for each in step.top] for step in steps]}
 
 
 class Json28(Token28):
@@ -194,6 +212,7 @@ class Json28(Token28):
             }
             if self._asked.prefill:
                 result["details"]["prefill"] = prefill(self._asked, self.logprob)
+            result["details"] |= self.top_tokens(self._steps)
         return json.dumps(result, ensure_ascii=False).encode()
 
     def failed(self, message: str) -> bytes:
@@ -208,18 +227,19 @@ class JsonLines28(Token28):
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._text = asked.inputs if asked.return_full_text else ""
-        self._count = 0
+        self._steps: list[Step] = []
 
     def step(self, step: Step) -> bytes:
         line: dict[str, Any] = {"token": self.token(step)}
         self._text += visible(step)
-        self._count += 1
+        self._steps.append(step)
         if step.finish:
             line["generated_text"] = self._text
             if self._asked.details:
-                line["details"] = _details28(self._asked, step, self._count)
+                line["details"] = _details28(self._asked, step, len(self._steps))
                 if self._asked.prefill:
                     line["details"]["prefill"] = prefill(self._asked, self.logprob)
+                line["details"] |= self.top_tokens(self._steps)
         return json.dumps(line, ensure_ascii=False).encode() + b"\n"
 
     def failed(self, message: str) -> bytes:

@@ -13,13 +13,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from penstock.engines.base import EngineError, EngineFull, Sampling
+from penstock.engines.base import EngineError, EngineFull, Feature, Sampling
 from penstock.engines.tokenizer import TokenizerError
 from penstock.servers.generation import Generation, Prefill, TextToken
 from penstock.servers.lmi import asking, formatters, sessions
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, Untranslatable
-from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step
+from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step, TopToken
 from penstock.servers.lmi.parameters import BadInput, TextParameters
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
@@ -63,8 +63,8 @@ class TextModel:
 
     def sampling(self, prompt: tuple[int, ...], given: TextParameters) -> Sampling:
         """The engine's rules; the answer is cut to what the model's positions allow."""
-        if given.typical_p != 1.0:
-            raise BadInput("typical_p is not supported by this model's engine: leave it out")
+        self._refuse_what_the_engine_lacks(given)
+        told = "top_n_tokens" in self.generation.engine.info.features
         wanted = given.max_new_tokens or max(1, given.max_length - len(prompt))
         return Sampling(
             max_new_tokens=min(wanted, self.generation.engine.info.max_positions - len(prompt)),
@@ -78,7 +78,25 @@ class TextModel:
             seed=self.rng.randrange(1, 2**32) if given.seed is None else given.seed,
             ignore_eos=given.ignore_eos,
             prompt_logprobs=given.decoder_input_details,
+            typical_p=given.typical_p,
+            top_n_tokens=given.top_n_tokens or (given.top_logprobs if told else 0),
         )
+
+    def _refuse_what_the_engine_lacks(self, given: TextParameters) -> None:
+        """Raises BadInput rather than answer as if a parameter had not been there."""
+        info = self.generation.engine.info
+        # An encoder-decoder's prefill is one token, which needs no engine.
+        prefill = given.decoder_input_details and not self.generation.tokenizer.config.encoder_decoder
+        asked: tuple[tuple[str, bool, Feature], ...] = (
+            ("typical_p", given.typical_p != 1.0, "typical_p"),
+            ("decoder_input_details", prefill, "prompt_logprobs"),
+            ("top_n_tokens", given.top_n_tokens > 0, "top_n_tokens"),
+        )
+        for name, is_asked, feature in asked:
+            if is_asked and feature not in info.features:
+                raise BadInput(
+                    f"{name} is not supported by the {info.name} engine, which serves this model: leave it out"
+                )
 
 
 @dataclass(slots=True)
@@ -169,7 +187,8 @@ class Pieces:
             return self._formatter.failed(str(error))
         self._over = step.finish is not None
         reason = step.finish.reason if step.finish else ""
-        return self._formatter.step(Step(step.id, step.text, step.logprob, step.special, reason))
+        top = tuple(TopToken(each.id, each.text, each.logprob, each.special) for each in step.top)
+        return self._formatter.step(Step(step.id, step.text, step.logprob, step.special, reason, top))
 
     async def aclose(self) -> None:
         await self._steps.aclose()

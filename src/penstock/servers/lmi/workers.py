@@ -262,7 +262,7 @@ def request_frame(requests: list[Invocation], settings: ModelSettings) -> tuple[
         **({"batch_size": str(len(requests))} if len(requests) > 1 else {}),
         "model_dir": str(settings.directory),
         "device_id": "-1",
-        "tensor_parallel_degree": str(settings.tensor_parallel_degree),
+        "tensor_parallel_degree": str(settings.tensor_parallel_degree or 1),
     }
     keys: list[str] = []
     blobs: list[bytes] = []

@@ -69,7 +69,7 @@ FLAGS = (
     _same("enable-prefill-logprobs", "switch"),
     Flag("port", "number", "SAGEMAKER_BIND_TO_PORT"),
     Flag("hostname", becomes="PENSTOCK_BIND_HOST"),
-    Flag("sharded", "bool"),
+    _same("sharded", "bool"),
     Flag("speculate", "number"),
     Flag("kv-cache-dtype", choices=("fp8_e4m3fn", "fp8_e5m2")),
     Flag("cuda-graphs"),

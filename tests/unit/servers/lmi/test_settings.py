@@ -158,14 +158,14 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("engine=MPI", "no model is named: set option.model_id"),
-        ("engine=PyTorch\noption.model_id=a/b", "engine=PyTorch is not supported: use one of Python, MPI"),
+        ("engine=OnnxRuntime\noption.model_id=a/b", "engine=OnnxRuntime is not supported: use one of Python, MPI"),
         (
             "option.model_id=a/b\noption.output_formatter=xml",
             "output_formatter=xml is not supported: use one of json, jsonlines, none",
         ),
         ("option.model_id=a/b\noption.output_formatter=sse", "output_formatter=sse is not supported"),
         ("option.model_id=a/b\noption.rolling_batch=magic", "rolling_batch=magic is not supported"),
-        ("option.model_id=a/b\noption.quantize=awq", "quantize=awq is not supported: use one of bitsandbytes"),
+        ("option.model_id=a/b\noption.quantize=magic", "quantize=magic is not supported: use one of bitsandbytes"),
         ("option.model_id=a/b\noption.quantize=gptq\noption.dtype=fp16", "exclude each other"),
         ("option.model_id=a/b\noption.dtype=fp8", "dtype=fp8 is not supported"),
         ("option.model_id=a/b\noption.s3url=s3://x/y", "the same thing"),

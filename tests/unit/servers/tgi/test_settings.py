@@ -30,7 +30,7 @@ def test_the_blogs_environment() -> None:
         {"HF_MODEL_ID": "tiiuae/falcon-7b-instruct", "SM_NUM_GPUS": "4", "HF_MODEL_QUANTIZE": "bitsandbytes"}, "0.8.2"
     )
     assert settings.pipeline_tag == "text-generation"
-    assert [note.split("=")[0] for note in settings.notes] == ["QUANTIZE", "NUM_SHARD"]
+    assert (settings.asked.quantize, settings.asked.tensor_parallel) == ("bitsandbytes", 4)
     assert read({"HF_MODEL_ID": "/opt/ml/model"}, "").pipeline_tag is None
 
 
