@@ -270,9 +270,9 @@ def _is_decoder(model: ModelFacts) -> bool:
 def _dtype(engine: str, asked: str, machine: MachineFacts) -> tuple[Dtype, str]:
     """The engine's dtype, and a line where it is not the one that was asked for."""
     if asked == "float16":
-        if machine.gpus and engine != "openvino":
+        if machine.gpus and engine == "vllm":
             return "float16", ""
-        return "auto", "dtype float16 is for GPUs: bfloat16 is used where the processor has it, else float32"
+        return "auto", "dtype float16 is for vLLM on GPUs: bfloat16 is used where the processor has it, else float32"
     if asked == "bfloat16":
         return ("auto" if engine == "openvino" else "bfloat16"), ""
     return ("float32" if asked == "float32" else "auto"), ""
@@ -292,8 +292,10 @@ def _weights(engine: str, asked: str, model: ModelFacts) -> tuple[str, str]:
         )
     if engine == "vllm" and asked in _VLLM_WEIGHTS:
         return _VLLM_WEIGHTS[asked], f"quantize={asked}: vLLM keeps the weights in {_VLLM_WEIGHTS[asked]}"
-    if engine != "openvino":
+    if engine == "vllm":
         return asked, ""
+    if engine == "transformers":
+        return "", f"quantize={asked}: the transformers engine keeps the weights as they are"
     if model.openvino:
         return "", f"quantize={asked}: the model is converted already, and its weights are used as they are"
     if asked in OPENVINO_WEIGHTS:

@@ -130,7 +130,8 @@ def test_what_no_engine_can_serve_is_told_in_one_line(
         ("bfloat16", "openvino", LAPTOP, "auto", False),
         ("bfloat16", "vllm", GPU, "bfloat16", False),
         ("float16", "openvino", GPU, "auto", True),
-        ("float16", "transformers", ALL, "auto", True),
+        ("float16", "transformers", GPU, "auto", True),
+        ("float16", "vllm", ALL, "auto", True),
         ("float16", "vllm", GPU, "float16", False),
     ],
 )
@@ -146,7 +147,7 @@ def test_dtype(asked: str, engine: str, machine: MachineFacts, dtype: str, said:
         ("", "vllm", LLAMA, "", ""),
         ("fp8", "vllm", LLAMA, "fp8", ""),
         ("bitsandbytes-nf4", "vllm", LLAMA, "bitsandbytes", "vLLM keeps the weights in bitsandbytes"),
-        ("int8", "transformers", LLAMA, "int8", ""),
+        ("int8", "transformers", LLAMA, "", "the transformers engine keeps the weights as they are"),
         ("gptq", "vllm", GPTQ, "", ""),
         ("awq", "vllm", GPTQ, "", "the weights are quantised already (gptq)"),
         ("gptq", "openvino", LLAMA, "", "are not quantised so in the model's directory"),

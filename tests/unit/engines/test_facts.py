@@ -102,11 +102,11 @@ def test_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "MODULES", {"vllm": "nobody_has_this", "transformers": "nobody_has_this_either"})
     none = devices(tmp_path / "dev", "null")
     found = machine_facts(tmp_path, {"PATH": ""}, none)
-    assert (found.gpus, found.installed, found.converter, found.home) == (0, {"openvino"}, False, tmp_path)
+    assert (found.gpus, found.installed, found.converter, found.home) == (0, frozenset({"openvino"}), False, tmp_path)
     for place in ("engines/vllm", "converter"):
         python = tmp_path / place / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.symlink_to("/bin/sh")
     gone = {"PATH": "", "PENSTOCK_TRANSFORMERS_PYTHON": "/no/such/python"}
     found = machine_facts(tmp_path, gone, none)
-    assert (found.installed, found.converter) == ({"openvino", "vllm"}, True)
+    assert (found.installed, found.converter) == (frozenset({"openvino", "vllm"}), True)
