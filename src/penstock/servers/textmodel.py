@@ -87,7 +87,6 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
         terms = choice.terms(chosen, wanted.asked, model, machine)
     except (ChoiceError, ValueError) as error:
         raise ModelUnavailable(str(error)) from error
-    log.info("%s is to be served by the %s engine: %s", wanted.model_id, chosen.engine, chosen.why)
     directory = models.prepare(directory, chosen.engine, environ)
     return Plan(
         chosen,

@@ -121,7 +121,7 @@ async def test_a_tokenizer_that_cannot_be_read_leaves_no_engine(
 ) -> None:
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     (broken / "tokenizer.json").write_text("{")
-    with pytest.raises(TokenizerError, match="the tokenizer in .*broken can't be read"):
+    with pytest.raises(TokenizerError, match=r"the tokenizer in .*broken can't be read"):
         await textmodel.load(Wanted(model_id=str(broken)), environ)
     assert not [child for child in _children() if "penstock.engines" in child]
 

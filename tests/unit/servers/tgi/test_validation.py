@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from penstock.engines.base import Feature
 from penstock.engines.tokenizer import TextTokenizer
 from penstock.servers.generation import Generation
 from penstock.servers.tgi.errors import ValidationError
@@ -147,7 +148,7 @@ async def test_a_seed_is_drawn_where_none_is_given(generation: Generation) -> No
     assert (await validate(request_of(seed=0), SETTINGS, generation, random.Random(1))).sampling.seed == 0
 
 
-ABLE = ("prompt_logprobs", "typical_p", "watermark", "top_n_tokens", "adapters")
+ABLE: tuple[Feature, ...] = ("prompt_logprobs", "typical_p", "watermark", "top_n_tokens", "adapters")
 
 
 @pytest.mark.parametrize(
