@@ -15,7 +15,7 @@ from penstock.engines.options import Dtype
 ENGINES = ("openvino", "transformers", "vllm")
 
 FAMILIES = frozenset({
-    "arcee", "biogpt", "bloom", "codegen", "cohere", "falcon", "gemma", "gemma2", "glm", "glm4", "gpt2", "gpt_bigcode", "gpt_neo",
+    "arcee", "biogpt", "bloom", "cohere", "falcon", "glm4", "gpt2", "gpt_bigcode", "gpt_neo",
     "gpt_neox", "gptj", "granite", "llama", "mistral", "mixtral", "mpt", "olmo", "olmo2", "opt", "persimmon", "phi", "phi3", "qwen2",
     "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2", "xglm",
 })  # fmt: skip
