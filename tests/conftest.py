@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.running import Penstock
-from tests.tiny_models import endless_model, tiny_model  # noqa: F401 (fixtures)
+from tests.tiny_models import careless_model, endless_model, tiny_model  # noqa: F401 (fixtures)
 
 SEED = int(os.environ.get("PENSTOCK_TEST_SEED", random.SystemRandom().randrange(2**32)))
 

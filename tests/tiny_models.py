@@ -39,7 +39,17 @@ def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("models") / "endless", positions=1_000_000, ends=False)
 
 
-def build(directory: Path, *, positions: int = POSITIONS, ends: bool = True) -> Path:
+@pytest.fixture(scope="session")
+def careless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but every third number is forgotten: a draft model that is often right."""
+    return build(tmp_path_factory.mktemp("models") / "careless", forgets=3)
+
+
+def build(directory: Path, *, positions: int = POSITIONS, ends: bool = True, forgets: int = 0, width: int = 8) -> Path:
+    """Write the counting model to `directory`. With `forgets`, after each token whose id it divides comes the next but one.
+
+    `width` is that of each of its two heads.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
@@ -52,7 +62,7 @@ def build(directory: Path, *, positions: int = POSITIONS, ends: bool = True) -> 
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [END_ID] if ends else None}))
     (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": END, "chat_template": CHAT_TEMPLATE}))
-    save_ir(directory / "openvino_model.xml", tokenizer.get_vocab_size())
+    save_ir(directory / "openvino_model.xml", tokenizer.get_vocab_size(), forgets, width)
     return directory
 
 
@@ -91,13 +101,13 @@ def _byte_characters() -> list[str]:
     return [*printable, *(chr(256 + n) for n in range(256 - 188))]
 
 
-def save_ir(path: Path, vocabulary: int) -> None:
+def save_ir(path: Path, vocabulary: int, forgets: int = 0, width: int = 8) -> None:
     """The counting model as a stateful IR of the shape that transformers' decoders are exported to."""
     import numpy as np
     import openvino as ov
     from openvino import opset13 as op
 
-    heads, width = 2, 8
+    heads = 2
     random = np.random.default_rng(20230911)
 
     def noise(rows: int, columns: int) -> Any:
@@ -138,7 +148,10 @@ def save_ir(path: Path, vocabulary: int) -> None:
     mask = op.select(seen, np.float32(0), np.float32(-65504))
     attended = op.scaled_dot_product_attention(query, *cached, mask, np.float32(width**-0.5), causal=False)
     history = op.reshape(op.transpose(attended, [0, 2, 1, 3]), [0, 0, heads * width], True)
-    successor = op.constant((np.roll(np.eye(vocabulary), 1, axis=1) * 9).astype(np.float32))
+    follows = np.roll(np.eye(vocabulary), 1, axis=1)
+    if forgets:
+        follows[::forgets] = np.roll(follows[::forgets], 1, axis=1)
+    successor = op.constant((follows * 9).astype(np.float32))
     logits = op.add(
         op.gather(successor, ids, op.constant(0)), op.matmul(history, noise(heads * width, vocabulary), False, False)
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.engines.options import Dtype
+from penstock.engines.weights import WORDS
 
 ENGINES = ("openvino", "transformers", "vllm")
 
@@ -30,7 +31,7 @@ _VLLM_WEIGHTS = {
 }  # fmt: skip
 """What vLLM has under another name, or nearly: its bitsandbytes has 4 bits."""
 
-OPENVINO_WEIGHTS: Mapping[str, str] = {}
+OPENVINO_WEIGHTS: Mapping[str, str] = WORDS
 """What a conversion for OpenVINO can make of weights: what is asked for, and the conversion's own word for it."""
 
 
@@ -139,7 +140,7 @@ def choose(asked: Asked, model: ModelFacts, machine: MachineFacts) -> Choice:
 def terms(choice: Choice, asked: Asked, model: ModelFacts, machine: MachineFacts) -> Terms:
     """What to tell the chosen engine. Raises ChoiceError."""
     dtype, dtype_line = _dtype(choice.engine, asked.dtype, machine)
-    quantize, quantize_line = _weights(choice.engine, asked.quantize, model)
+    quantize, quantize_line = _weights(choice.engine, asked.quantize, model, machine)
     shards, shards_line = _shards(asked, machine), ""
     if shards > 1 and choice.engine != "vllm":
         why = "there are no GPUs to shard over; one engine uses all cores"
@@ -276,7 +277,7 @@ def _dtype(engine: str, asked: str, machine: MachineFacts) -> tuple[Dtype, str]:
     return ("float32" if asked == "float32" else "auto"), ""
 
 
-def _weights(engine: str, asked: str, model: ModelFacts) -> tuple[str, str]:
+def _weights(engine: str, asked: str, model: ModelFacts, machine: MachineFacts) -> tuple[str, str]:
     """How the engine is to keep weights, and a line where that is not what was asked for."""
     if not asked:
         return "", ""
@@ -294,8 +295,8 @@ def _weights(engine: str, asked: str, model: ModelFacts) -> tuple[str, str]:
         return asked, ""
     if engine == "transformers":
         return "", f"quantize={asked}: the transformers engine keeps the weights as they are"
-    if model.openvino:
-        return "", f"quantize={asked}: the model is converted already, and its weights are used as they are"
+    if model.openvino and not machine.converter:
+        return "", f"quantize={asked}: the model is converted already, and its weights are used as they are: there is no converter"
     if asked in OPENVINO_WEIGHTS:
         word = OPENVINO_WEIGHTS[asked]
         return word, "" if word == asked else f"quantize={asked}: the weights are kept in {word}"

@@ -9,23 +9,20 @@ chosen token has one; prompt tokens that come out of the prefix cache have none.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
 import openvino_genai as genai
 
-from penstock.engines.base import EngineInfo, Finish, PromptLogprobs, Sampling, Submit, Token
-from penstock.engines.modelconfig import ModelConfig, read_model_config
-from penstock.engines.openvino_grammar import GrammarError, Grammars
+from penstock.engines.base import EngineInfo, Feature, Finish, PromptLogprobs, Sampling, Submit, Token
+from penstock.engines.openvino_grammar import GrammarError
+from penstock.engines.openvino_load import NGRAM, grammars_of, pipeline, precision, read_config
 from penstock.engines.options import EngineOptions
-from penstock.engines.process import LoadError, last_line
-from penstock.engines.vocabulary import VocabularyError
+from penstock.engines.process import last_line
 
 _NAMES = {"bf16": "torch.bfloat16", "f32": "torch.float32"}
 
@@ -45,20 +42,31 @@ class OpenVino:
         """Load the IR in `options.model` (`openvino_model.xml`, `.bin`, `config.json`). Raises LoadError."""
         self._options = options
         self._config = read_config(options.model)
-        self._longest = min(options.max_length or self._config.max_positions, self._config.max_positions)
-        precision = _precision(options)
-        self._grammars, self._no_grammars = _grammars(options.model, self._config)
-        self._pipeline = _load(options, precision, self._grammars)
+        arithmetic = precision(options)
+        self._grammars, self._no_grammars = grammars_of(options.model, self._config)
+        self._pipeline = pipeline(options, self._config, arithmetic, self._grammars)
+        # A guess is padded to its full length, and lies beyond the sequence's end then.
+        self._longest = min(options.max_length or self._config.max_positions, self._config.max_positions - options.speculate)
         self._requests: dict[int, _Request] = {}
         self.info = EngineInfo(
             name="openvino",
             device="cpu",
-            dtype=_NAMES[precision],
+            dtype=_NAMES[arithmetic],
             max_positions=self._longest,
             eos_token_ids=self._config.eos_token_ids,
             max_batch_size=options.max_batch_size,
-            features=("prompt_logprobs",) if self._no_grammars else ("grammar", "prompt_logprobs"),
+            features=self._features(),
         )
+
+    def _features(self) -> tuple[Feature, ...]:
+        features: list[Feature] = []
+        if not self._no_grammars:
+            features.append("grammar")
+        if (
+            not self._options.draft_model
+        ):  # the library would report prompts to the draft model's requests too, and fails
+            features.append("prompt_logprobs")
+        return tuple(features)
 
     @property
     def busy(self) -> bool:
@@ -67,6 +75,8 @@ class OpenVino:
     def submit(self, request: Submit) -> Finish | None:
         if reason := self._refusal(request):
             return Finish(request.id, "error", reason)
+        if request.sampling.prompt_logprobs and "prompt_logprobs" not in self.info.features:
+            return Finish(request.id, "refused", "with a draft model there are no log-probabilities of the prompt")
         tensor = openvino.Tensor(np.array([request.prompt], dtype=np.int64))
         try:
             handle = self._pipeline.add_request(request.id, tensor, self._generation_config(request.sampling))
@@ -145,6 +155,11 @@ class OpenVino:
         config.repetition_penalty = sampling.repetition_penalty
         config.frequency_penalty = sampling.frequency_penalty
         config.presence_penalty = sampling.presence_penalty
+        if self._options.speculate:
+            config.num_assistant_tokens = self._options.speculate
+            # With a draft model it only says how guesses are judged while sampling: by whether the model itself draws the same.
+            # Its other way fails in the library at the first guess that is turned down.
+            config.max_ngram_size = NGRAM
         if sampling.do_sample:
             config.do_sample = True
             config.temperature = sampling.temperature
@@ -162,55 +177,6 @@ class OpenVino:
                 raise GrammarError(self._no_grammars)
             config.structured_output_config = self._grammars.config(sampling.grammar)
         return config
-
-
-def read_config(model: Path) -> ModelConfig:
-    """The model's configuration. Raises LoadError."""
-    if not (model / "openvino_model.xml").is_file():
-        raise LoadError(f"{model} holds no openvino_model.xml")
-    try:
-        return read_model_config(model)
-    except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise LoadError(f"the configuration of {model} can't be read: {error}") from error
-
-
-def _precision(options: EngineOptions) -> str:
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if options.dtype == "bfloat16" and "BF16" not in capabilities:
-        raise LoadError("dtype bfloat16 is asked for, and this processor does not have it; use float32 or auto")
-    return "bf16" if options.dtype != "float32" and "BF16" in capabilities else "f32"
-
-
-def _grammars(model: Path, config: ModelConfig) -> tuple[Grammars | None, str]:
-    """What makes answers keep to a grammar, or why this model can't."""
-    if not config.eos_token_ids:
-        return None, "the model has no end token, so no text of it is ever complete"
-    if not config.vocab_size:
-        return None, "the model's config.json does not say its vocab_size"
-    try:
-        return Grammars(model, config.vocab_size, config.eos_token_ids[0]), ""
-    except VocabularyError as error:
-        return None, str(error)
-
-
-def _load(options: EngineOptions, precision: str, grammars: Grammars | None) -> Any:
-    scheduler = genai.SchedulerConfig()
-    scheduler.dynamic_split_fuse = True
-    scheduler.max_num_batched_tokens = options.max_batched_tokens
-    scheduler.max_num_seqs = options.max_batch_size
-    scheduler.enable_prefix_caching = options.prefix_cache
-    scheduler.cache_size = options.kv_cache_gb
-    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "KV_CACHE_PRECISION": precision}
-    if options.threads:
-        properties["INFERENCE_NUM_THREADS"] = options.threads
-    try:
-        if grammars is not None:
-            return genai.ContinuousBatchingPipeline(
-                str(options.model), grammars.tokenizer, scheduler, "CPU", **properties
-            )
-        return genai.ContinuousBatchingPipeline(str(options.model), scheduler, "CPU", properties)
-    except RuntimeError as error:
-        raise LoadError(f"OpenVINO can't load {options.model}: {last_line(error)}") from error
 
 
 def _aligned(logprobs: list[float], count: int) -> tuple[float, ...]:

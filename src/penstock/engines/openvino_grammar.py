@@ -39,11 +39,17 @@ class Grammars:
 
     def __init__(self, model: Path, vocab_size: int, eos: int) -> None:
         """Raises VocabularyError when the tokenizer does not tell its bytes."""
-        vocabulary = read_vocabulary(model, vocab_size)
-        self._size = len(vocabulary)
+        self._vocabulary = read_vocabulary(model, vocab_size)
         self._eos = eos
-        self.tokenizer = _tokenizer(vocabulary, eos)
+        with TemporaryDirectory(prefix="penstock-vocabulary-") as name:
+            self.save_tokenizer(Path(name))
+            self.tokenizer = genai.Tokenizer(name)
         self._trial: Any = None
+
+    def save_tokenizer(self, directory: Path) -> None:
+        """Write a tokenizer of nothing but a vocabulary: the library reads it from the constants of a node named VocabDecoder."""
+        openvino.save_model(_vocabulary_model(self._vocabulary), directory / "openvino_detokenizer.xml")
+        save_no_tokenizer(directory, self._eos)
 
     def config(self, grammar: Grammar) -> Any:
         """The library's form of a grammar, once it was compiled. Raises GrammarError."""
@@ -57,7 +63,7 @@ class Grammars:
             raise GrammarError(f"its repeats, written out, add more than {MAX_REPEATED} letters and groups")
         config = genai.StructuredOutputConfig(**{grammar.kind: grammar.text})
         if self._trial is None:
-            self._trial = _trial(self.tokenizer, self._size)
+            self._trial = _trial(self.tokenizer, len(self._vocabulary))
         generation = genai.GenerationConfig()
         generation.max_new_tokens = 1
         generation.set_eos_token_id(self._eos)
@@ -70,8 +76,7 @@ class Grammars:
         return config
 
 
-def _tokenizer(vocabulary: tuple[bytes, ...], eos: int) -> Any:
-    """A tokenizer of nothing but a vocabulary: the library reads it from the constants of a node named VocabDecoder."""
+def _vocabulary_model(vocabulary: tuple[bytes, ...]) -> Any:
     ends = np.cumsum([len(piece) for piece in vocabulary]).astype(np.int32)
     letters = np.frombuffer(b"".join(vocabulary), dtype=np.uint8).astype(np.int32)
     ids = op.parameter([-1, -1], np.int64, name="ids")
@@ -79,13 +84,22 @@ def _tokenizer(vocabulary: tuple[bytes, ...], eos: int) -> Any:
     begins = np.concatenate([np.zeros(1, dtype=np.int32), ends[:-1]])
     node = op.concat([flat, op.constant(begins), op.constant(ends), op.constant(letters)], 0)
     node.set_friendly_name("VocabDecoder")
-    with TemporaryDirectory(prefix="penstock-vocabulary-") as name:
-        directory = Path(name)
-        openvino.save_model(openvino.Model([op.result(node)], [ids]), directory / "openvino_detokenizer.xml")
-        (directory / "config.json").write_text(json.dumps({"eos_token_id": eos, "pad_token_id": eos}))
-        # Names that nobody uses, so that the library does not try to decode the ids.
-        (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "pad_token": "</s>"}))
-        return genai.Tokenizer(name)
+    return openvino.Model([op.result(node)], [ids])
+
+
+def save_no_tokenizer(directory: Path, eos: int) -> None:
+    """Write what the library takes for a tokenizer, which makes one token of any text: with a draft model it insists on encoding one."""
+    texts = op.parameter([-1], openvino.Type.string, name="string_input")
+    shape = op.concat([op.shape_of(texts), op.constant(np.array([1]))], 0)
+    outputs = {"input_ids": op.broadcast(op.constant(np.int64(0)), shape)}
+    outputs["attention_mask"] = op.broadcast(op.constant(np.int64(1)), shape)
+    for name, node in outputs.items():
+        node.output(0).set_names({name})
+    model = openvino.Model([op.result(node) for node in outputs.values()], [texts])
+    openvino.save_model(model, directory / "openvino_tokenizer.xml")
+    (directory / "config.json").write_text(json.dumps({"eos_token_id": eos, "pad_token_id": eos}))
+    # Names that nobody uses, so that the library does not try to decode the ids.
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "pad_token": "</s>"}))
 
 
 def _trial(tokenizer: Any, vocab_size: int) -> Any:

@@ -36,6 +36,10 @@ class EngineOptions:
     """0 lets the engine choose."""
     quantize: str = ""
     """How weights are kept, in the words of TGI and LMI (int8, int4, awq, gptq, fp8 …). Empty is as they are."""
+    speculate: int = 0
+    """Tokens guessed ahead in each step, which the model then confirms or not; an answer stays what it is. 0 is off."""
+    draft_model: str = ""
+    """Directory of a small model that guesses. Empty with `speculate`: what followed the same words in the text so far."""
     tensor_parallel: int = 1
     """Processes or devices that share one model."""
     max_length: int = 0

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock import aliases, config
-from penstock.engines import conversion
+from penstock.engines import conversion, weights
 from penstock.servers import hub, s3prefix
 from penstock.servers.unavailable import ModelUnavailable
 
@@ -29,17 +29,20 @@ __all__ = [
 ]
 
 
-def resolve(model_id: str, revision: str = "", environ: Mapping[str, str] | None = None) -> Path:
-    """The local directory of a model that the OpenVINO engine can load. Raises ModelUnavailable, whose text says what to do."""
+def resolve(model_id: str, revision: str = "", environ: Mapping[str, str] | None = None, quantize: str = "") -> Path:
+    """The local directory of a model that the OpenVINO engine can load. Raises ModelUnavailable, whose text says what to do.
+
+    `quantize` is TGI's or LMI's word for smaller weights.
+    """
     environ = os.environ if environ is None else environ
-    return prepare(fetch(model_id, revision, environ), "openvino", environ)
+    return prepare(fetch(model_id, revision, environ), "openvino", environ, quantize)
 
 
-def prepare(directory: Path, engine: str, environ: Mapping[str, str]) -> Path:
+def prepare(directory: Path, engine: str, environ: Mapping[str, str], quantize: str = "") -> Path:
     """What `engine` loads in place of `directory`: for openvino a conversion, where it needs one. Raises ModelUnavailable."""
     if engine == "openvino":
-        if needs_conversion(directory):
-            directory = _converted(directory, environ)
+        if needs_conversion(directory) or (quantize and not _weights_are(directory, quantize)):
+            directory = _converted(directory, environ, quantize)
         check_usable(directory)
     else:
         check_weights(directory)
@@ -115,17 +118,34 @@ def needs_conversion(directory: Path) -> bool:
     return any(file.suffix in {".safetensors", ".bin"} for file in directory.iterdir())
 
 
-def _converted(directory: Path, environ: Mapping[str, str]) -> Path:
+def _weights_are(directory: Path, quantize: str) -> bool:
+    """Whether an OpenVINO directory keeps its weights so already. Raises ModelUnavailable on a word that means nothing here."""
+    try:
+        asked = weights.weight_format(quantize)
+        return asked is None or weights.bits_of(directory) == int(asked[3])
+    except weights.UnknownFormat as error:
+        raise ModelUnavailable(str(error)) from error
+    except OSError:
+        return True  # there is no model in it, as `check_usable` says better
+
+
+def _converted(directory: Path, environ: Mapping[str, str], quantize: str) -> Path:
     models = models_directory(environ)
     python = conversion.interpreter(models, environ)
     if python is None:
         place = models.parent / "converter"
+        what = (
+            f"{directory} holds weights for PyTorch that must be converted first"
+            if needs_conversion(directory)
+            else f"quantize={quantize} makes {directory}'s weights smaller, which is a conversion"
+        )
+        otherwise = "" if quantize else ", or give a directory with openvino_model.xml"
         raise ModelUnavailable(
-            f"{directory} holds weights for PyTorch that must be converted first, and there is no converter. Make one with "
-            f"`python3 -m venv {place} && {place}/bin/pip install optimum-intel torch`, or give a directory with openvino_model.xml"
+            f"{what}, and there is no converter. Make one with "
+            f"`python3 -m venv {place} && {place}/bin/pip install optimum-intel torch`{otherwise}"
         )
     try:
-        return conversion.converted(directory, models, (python, "-I", conversion.PROGRAM))
+        return conversion.converted(directory, models, (python, "-I", conversion.PROGRAM), quantize=quantize)
     except conversion.ConversionError as error:
         raise ModelUnavailable(str(error)) from error
 

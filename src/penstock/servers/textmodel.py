@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from penstock.engines import apart, choice, facts
@@ -36,6 +36,9 @@ class Wanted:
     """A bound of the former without a GPU, where a long step holds up the streams that run. 0 is none."""
     max_queue: int = 1024
     prefix_cache: bool = True
+    speculate: int = 0
+    draft_model: str = ""
+    """Whatever names a model; of the openvino engine only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +90,15 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
         terms = choice.terms(chosen, wanted.asked, model, machine)
     except (ChoiceError, ValueError) as error:
         raise ModelUnavailable(str(error)) from error
-    directory = models.prepare(directory, chosen.engine, environ)
-    return Plan(
-        chosen,
-        _options(wanted, chosen, terms, directory, on_cpu=not machine.gpus),
-        _command(chosen, home, environ),
-        terms.lines,
-    )
+    directory = models.prepare(directory, chosen.engine, environ, terms.quantize)
+    options = _options(wanted, chosen, terms, directory, on_cpu=not machine.gpus)
+    lines = terms.lines
+    if chosen.engine == "openvino":
+        draft = wanted.draft_model and str(models.resolve(wanted.draft_model, "", environ, terms.quantize))
+        options = replace(options, speculate=wanted.speculate, draft_model=draft)
+    elif wanted.speculate:
+        lines = (*lines, f"guessing {wanted.speculate} tokens ahead: the {chosen.engine} engine does not, and answers the same")
+    return Plan(chosen, options, _command(chosen, home, environ), lines)
 
 
 def _options(wanted: Wanted, chosen: Choice, terms: Terms, directory: Path, *, on_cpu: bool) -> EngineOptions:
@@ -108,7 +113,7 @@ def _options(wanted: Wanted, chosen: Choice, terms: Terms, directory: Path, *, o
         max_batched_tokens=batched,
         max_queue=wanted.max_queue,
         prefix_cache=wanted.prefix_cache,
-        quantize="" if chosen.engine == "openvino" else terms.quantize,
+        quantize=terms.quantize,
         tensor_parallel=terms.tensor_parallel,
         max_length=terms.max_length,
         trust_remote_code=terms.trust_remote_code,

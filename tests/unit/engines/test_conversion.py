@@ -1,24 +1,36 @@
-"""The cache of conversions, with a converter that does what the test says. The real one needs torch and an environment of its own."""
+"""The cache of conversions, with a converter that does what the test says; and the real one, where `PENSTOCK_CONVERTER` names it."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
+import signal
+import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from penstock.engines.conversion import ConversionError, content_key, converted, interpreter
+from penstock.engines.__main__ import load
+from penstock.engines.base import Sampling, Submit, Token
+from penstock.engines.conversion import ConversionError, ConversionStopped, content_key, converted, interpreter
+from penstock.engines.options import EngineOptions
+from penstock.engines.weights import bits_of
 from penstock.servers.models import ModelUnavailable, resolve
+from tests.lmi_server import free_port
+from tests.tiny_models import build
+from tests.waiting import until
 
 COPIES = """
 import pathlib, shutil, sys, time
-source, target, reason, parent = sys.argv[1:]
+source, target, reason, parent, *weights = sys.argv[1:]
 with open(source + "/../runs", "a") as runs:
     runs.write("x")
 for name in ("openvino_model.xml", "openvino_model.bin", "tokenizer.json"):
-    pathlib.Path(target, name).write_text(name)
+    pathlib.Path(target, name).write_text(" ".join([name, *weights]))
     time.sleep(0.05)
 """
 
@@ -113,3 +125,146 @@ def test_the_real_program_says_what_its_environment_lacks(tmp_path: Path, source
     environ = {"PENSTOCK_MODELS": str(tmp_path / "models"), "PENSTOCK_CONVERTER": sys.executable}
     with pytest.raises(ModelUnavailable, match=r"can't be converted: No module named 'optimum'"):
         resolve(str(source), "", environ)
+
+
+SLEEPS = """
+import ctypes, os, pathlib, signal, sys, time
+ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+pathlib.Path(sys.argv[1], "../begun").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+SERVES = """
+import sys, pathlib
+from penstock.engines.conversion import converted
+source, models, *command = sys.argv[1:]
+print(converted(pathlib.Path(source), pathlib.Path(models), command, quantize="int4"))
+"""
+
+
+def left(models: Path) -> list[str]:
+    return sorted(file.name for file in (models / "openvino").iterdir() if file.suffix != ".lock")
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_each_format_has_its_own_result(tmp_path: Path, source: Path) -> None:
+    models = tmp_path / "models"
+    plain = converted(source, models, command(tmp_path))
+    small = {word: converted(source, models, command(tmp_path), quantize=word) for word in ("int8", "bitsandbytes")}
+    assert small["int8"] == small["bitsandbytes"], "two words for the same thing"
+    other = converted(source, models, command(tmp_path), quantize="bitsandbytes-nf4")
+    assert len({plain, small["int8"], other}) == 3
+    assert (other / "openvino_model.xml").read_text() == "openvino_model.xml int4_asym"
+    assert runs(source) == 3
+
+
+def test_what_is_no_format_here_is_refused(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(ConversionError, match="quantize=awq is not for the OpenVINO engine: use int8 or int4"):
+        converted(source, tmp_path / "models", command(tmp_path), quantize="awq")
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
+def test_weights_that_are_quantised_already_are_refused(tmp_path: Path, source: Path, method: str) -> None:
+    (source / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
+    with pytest.raises(ConversionError, match=f"its weights are stored as {method}, which the OpenVINO engine"):
+        converted(source, tmp_path / "models", command(tmp_path))
+
+
+def test_a_stopped_conversion_leaves_nothing(tmp_path: Path, source: Path) -> None:
+    stop = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        work = [
+            pool.submit(converted, source, tmp_path / "models", command(tmp_path, SLEEPS), stop=stop) for _ in range(2)
+        ]
+        pid = int(until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text()))
+        stop.set()
+        for future in work:  # one converts, the other waits for it
+            with pytest.raises(ConversionStopped):
+                future.result(5)
+    assert not alive(pid)
+    assert left(tmp_path / "models") == []
+
+
+def test_a_killed_process_takes_its_converter_along_and_the_next_one_sweeps(tmp_path: Path, source: Path) -> None:
+    models = tmp_path / "models"
+    arguments = [sys.executable, "-c", SERVES, str(source), str(models)]
+    dies = subprocess.Popen([*arguments, *command(tmp_path, SLEEPS)])
+    pid = int(until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text()))
+    dies.kill()
+    dies.wait(10)
+    until(lambda: not alive(pid), what="the converter dies with the process that started it")
+    assert len(left(models)) == 1, "half a result, under no name that anybody looks for"
+    found = subprocess.run(
+        [*arguments, *command(tmp_path)], stdout=subprocess.PIPE, text=True, timeout=30, check=True
+    ).stdout.strip()
+    assert left(models) == [Path(found).name]
+
+
+@pytest.mark.parametrize("server", ["tgi", "lmi"])
+def test_a_server_that_is_stopped_while_it_converts_leaves_nothing(tmp_path: Path, source: Path, server: str) -> None:
+    models = tmp_path / "models"
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\nimport sys\ndel sys.argv[1:3]\n{SLEEPS}")
+    python.chmod(0o755)
+    environ = {
+        **os.environ,
+        "HF_MODEL_ID": str(source),
+        "HF_MODEL_QUANTIZE": "bitsandbytes",
+        "PENSTOCK_CONVERTER": str(python),
+        "PENSTOCK_MODELS": str(models),
+        "PENSTOCK_MODEL_DIR": str(tmp_path / "empty"),
+        "PENSTOCK_TERMINATION_LOG": str(tmp_path / "termination"),
+        "SAGEMAKER_BIND_TO_PORT": str(free_port()),
+    }
+    (tmp_path / "empty").mkdir()
+    process = subprocess.Popen([sys.executable, "-m", f"penstock.servers.{server}"], env=environ)
+    try:
+        pid = int(until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text(), deadline_s=30))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) != 0
+    finally:
+        process.kill()
+        process.wait()
+    assert not alive(pid)
+    assert left(models) == []
+
+
+needs_converter = pytest.mark.skipif(
+    "PENSTOCK_CONVERTER" not in os.environ, reason="PENSTOCK_CONVERTER names no Python with openvino and nncf"
+)
+
+
+def generated(model: Path, **options: Any) -> list[int]:
+    engine = load(EngineOptions(model=model, dtype="float32", **options))
+    assert engine.submit(Submit(1, (5, 6, 7), Sampling(max_new_tokens=20, ignore_eos=True))) is None
+    found: list[int] = []
+    while engine.busy:
+        found += [event.token for event in engine.step() if isinstance(event, Token)]
+    return found
+
+
+@needs_converter
+@pytest.mark.parametrize(("word", "bits"), [("bitsandbytes", 8), ("int4", 4)])
+def test_the_real_converter_makes_weights_of_an_openvino_directory_smaller(
+    tmp_path: Path, word: str, bits: int
+) -> None:
+    model = build(tmp_path / "counting", width=32)  # nothing narrower than 32 rows goes into 4 bits
+    environ = {"PENSTOCK_MODELS": str(tmp_path / "models"), "PENSTOCK_CONVERTER": os.environ["PENSTOCK_CONVERTER"]}
+    found = resolve(str(model), "", environ, quantize=word)
+    assert bits_of(found) == bits
+    assert resolve(str(found), "", environ, quantize=word) == found, "they are so already"
+    assert generated(found, quantize=word) == generated(model), "the counting model counts in few bits too"
+
+
+def test_smaller_weights_need_a_converter(tmp_path: Path, tiny_model: Path) -> None:
+    environ = {"PENSTOCK_MODELS": str(tmp_path / "models")}
+    with pytest.raises(
+        ModelUnavailable, match=r"quantize=int8 makes .* smaller, which is a conversion, and there is no"
+    ):
+        resolve(str(tiny_model), "", environ, quantize="int8")
+    with pytest.raises(ModelUnavailable, match="quantize=gptq is not for the OpenVINO engine"):
+        resolve(str(tiny_model), "", environ, quantize="gptq")
+    assert resolve(str(tiny_model), "", environ, quantize="none") == tiny_model

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
+from penstock.engines import conversion
 from penstock.servers.lmi.errors import BadRequest, LmiError, ResourceNotFound, StreamBroken
 from penstock.servers.lmi.management import Management
 from penstock.servers.lmi.registry import Entry, LoadError, Models
@@ -149,9 +150,15 @@ class App:
 def _sigterm_ends_at_once() -> Iterator[None]:
     """While models load nothing is served that could be drained, and a download or a conversion can take minutes.
 
-    What they leave half written they know again by its name; the processes that they started die with this one.
+    A conversion is told, and leaves nothing behind. What a download leaves half written it knows again by its name; the processes that
+    they started die with this one.
     """
-    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+
+    def end(*_: object) -> None:
+        conversion.stop_all()
+        os._exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

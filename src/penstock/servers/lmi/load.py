@@ -71,6 +71,8 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         model_id=settings.model_id or str(settings.directory),
         revision=settings.revision,
         asked=settings.asked,
+        speculate=settings.speculate,
+        draft_model=settings.draft_model,
         max_batch_size=settings.max_rolling_batch_size,
         max_batched_tokens=settings.max_rolling_batch_prefill_tokens,
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,

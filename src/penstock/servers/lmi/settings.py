@@ -24,6 +24,7 @@ LATER_FORMATTERS = (*FORMATTERS, "sse")
 QUANTIZERS = (
     "bitsandbytes", "bitsandbytes4", "bitsandbytes8", "bitsandbytes-nf4", "bitsandbytes-fp4", "gptq", "awq", "marlin", "exl2", "eetq",
     "squeezellm", "deepspeedfp", "fp8", "compressed-tensors", "static_int8", "int8", "int4",
+    "int8_sym", "int8_asym", "int4_sym", "int4_asym",
 )  # fmt: skip
 DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
 
@@ -93,6 +94,8 @@ class ModelSettings:
     """Whether the server's own text generation has sessions; a handler makes its own."""
     dtype: str = "auto"
     quantize: str = ""
+    speculate: int = 0
+    draft_model: str = ""
     tensor_parallel_degree: int = 1
     """0 is as many as there are devices."""
     max_model_len: int = 0
@@ -203,6 +206,8 @@ def build(
         stateful_sessions=version >= (0, 34) and options.get("enable_stateful_sessions", "true").lower() == "true",
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
         quantize=_quantize(options),
+        speculate=_speculate(options),
+        draft_model=options.get("speculative_draft_model", ""),
         tensor_parallel_degree=0
         if options.get("tensor_parallel_degree", "").lower() == "max"
         else number.option("tensor_parallel_degree", 1),
@@ -293,6 +298,14 @@ def _quantize(options: Mapping[str, str]) -> str:
             f"option.quantize={value} and option.dtype={options['dtype']} exclude each other: give one of them"
         )
     return value
+
+
+def _speculate(options: Mapping[str, str]) -> int:
+    """Tokens to guess ahead: `speculative_length`, and as AWS does 4 where only a draft model is named."""
+    for key in ("speculative_length", "num_speculative_tokens"):
+        if key in options:
+            return _number(f"option.{key}", options[key])
+    return 4 if options.get("speculative_draft_model") else 0
 
 
 def _model_id(options: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 
+from penstock.engines import conversion
 from penstock.engines.base import EngineError
 from penstock.engines.tokenizer import TokenizerError
 from penstock.servers import textmodel
@@ -65,6 +66,7 @@ async def unless_stopped(starting: Coroutine[Any, Any, Service]) -> Service:
     loop, task = asyncio.get_running_loop(), asyncio.create_task(starting)
 
     def stop(_number: int, _frame: object) -> None:
+        conversion.stop_all()
         loop.call_soon_threadsafe(task.cancel)
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -104,6 +106,7 @@ def _wanted(settings: Settings) -> Wanted:
         model_id=settings.model_id,
         revision=settings.revision,
         asked=settings.asked,
+        speculate=settings.speculate,
         max_batch_size=settings.max_batch_size or settings.max_concurrent_requests,
         max_batched_tokens=settings.max_batch_prefill_tokens or BATCHED_TOKENS,
         most_batched_tokens_on_cpu=MOST_BATCHED_TOKENS,

@@ -70,7 +70,7 @@ FLAGS = (
     Flag("port", "number", "SAGEMAKER_BIND_TO_PORT"),
     Flag("hostname", becomes="PENSTOCK_BIND_HOST"),
     _same("sharded", "bool"),
-    Flag("speculate", "number"),
+    _same("speculate"),
     Flag("kv-cache-dtype", choices=("fp8_e4m3fn", "fp8_e5m2")),
     Flag("cuda-graphs"),
     Flag("prometheus-port", "number"),

@@ -26,6 +26,7 @@ class Settings:
     revision: str = ""
     asked: Asked = field(default_factory=Asked)
     """What bears on the choice of an engine."""
+    speculate: int = 0
     max_concurrent_requests: int = 128
     max_best_of: int = 2
     max_stop_sequences: int = 4
@@ -91,6 +92,7 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
         model_id=model_id,
         revision=environ.get("HF_MODEL_REVISION", ""),
         asked=_asked(environ, reader, 0 if derived else 2048),
+        speculate=reader.number("SPECULATE", 0),
         max_concurrent_requests=reader.number("MAX_CONCURRENT_REQUESTS", 128),
         max_best_of=reader.number("MAX_BEST_OF", 2),
         max_stop_sequences=reader.number("MAX_STOP_SEQUENCES", 4),
