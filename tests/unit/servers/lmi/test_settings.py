@@ -83,6 +83,21 @@ def test_serving_variables_are_only_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, "engine=Python", {"MAX_CONCURRENT_REQUESTS": "5", "HF_MODEL_ID": "a/b"}).job_queue_size == 5
 
 
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("", (0, "")),
+        ("option.speculative_length=3", (3, "")),
+        ("option.num_speculative_tokens=2", (2, "")),
+        ("option.speculative_draft_model=/draft", (4, "/draft")),
+        ("option.speculative_draft_model=/draft\noption.speculative_length=5", (5, "/draft")),
+    ],
+)
+def test_guessing_ahead(tmp_path: Path, lines: str, found: tuple[int, str]) -> None:
+    settings = read(tmp_path, f"option.model_id=a/b\n{lines}")
+    assert (settings.speculate, settings.draft_model) == found
+
+
 def test_s3url_is_an_old_name_of_model_id(tmp_path: Path) -> None:
     assert read(tmp_path, "option.s3url=s3://b/p", {"HF_MODEL_ID": "a/b"}).model_id == "s3://b/p"
 
@@ -167,6 +182,10 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
         ("option.model_id=a/b\noption.output_formatter=sse", "output_formatter=sse is not supported"),
         ("option.model_id=a/b\noption.rolling_batch=magic", "rolling_batch=magic is not supported"),
         ("option.model_id=a/b\noption.quantize=magic", "quantize=magic is not supported: use one of bitsandbytes"),
+        (
+            "option.model_id=a/b\noption.speculative_length=0",
+            "option.speculative_length must be a whole number above 0",
+        ),
         ("option.model_id=a/b\noption.quantize=gptq\noption.dtype=fp16", "exclude each other"),
         ("option.model_id=a/b\noption.dtype=fp8", "dtype=fp8 is not supported"),
         ("option.model_id=a/b\noption.s3url=s3://x/y", "the same thing"),

@@ -47,10 +47,17 @@ def test_every_flag_is_read_or_said_to_change_nothing() -> None:
 
 
 def test_what_the_server_makes_of_it() -> None:
-    flags = ("--model-id=/m", "--max-total-tokens=99", "--api-key=k", "--disable-grammar-support", "--quantize=gptq")
+    flags = (
+        "--model-id=/m",
+        "--max-total-tokens=99",
+        "--api-key=k",
+        "--disable-grammar-support",
+        "--quantize=gptq",
+        "--speculate=3",
+    )
     read = settings.read(given(*flags), "3.3.7")
     assert (read.model_id, read.max_total_tokens, read.api_key, read.disable_grammar_support) == ("/m", 99, "k", True)
-    assert read.asked.quantize == "gptq"
+    assert (read.asked.quantize, read.speculate) == ("gptq", 3)
 
 
 @pytest.mark.parametrize("arguments", [["--port=x"], ["--dtype=int3"], ["--max-best"], ["--sharded"], ["--nothing=1"]])

@@ -32,6 +32,7 @@ def test_the_blogs_environment() -> None:
     )
     assert settings.pipeline_tag == "text-generation"
     assert (settings.asked.quantize, settings.asked.tensor_parallel) == ("bitsandbytes", 4)
+    assert read({**MODEL, "SPECULATE": "2"}, "3.3.6").speculate == 2
     assert read({"HF_MODEL_ID": "/opt/ml/model"}, "").pipeline_tag is None
 
 
