@@ -295,8 +295,9 @@ def _weights(engine: str, asked: str, model: ModelFacts, machine: MachineFacts) 
         return asked, ""
     if engine == "transformers":
         return "", f"quantize={asked}: the transformers engine keeps the weights as they are"
-    if model.openvino and not machine.converter:
-        return "", f"quantize={asked}: the model is converted already, and its weights are used as they are: there is no converter"
+    if model.openvino and not (machine.converter and asked in OPENVINO_WEIGHTS):
+        missing = ": there is no converter" if asked in OPENVINO_WEIGHTS else ""
+        return "", f"quantize={asked}: the model is converted already, and its weights are used as they are{missing}"
     if asked in OPENVINO_WEIGHTS:
         word = OPENVINO_WEIGHTS[asked]
         return word, "" if word == asked else f"quantize={asked}: the weights are kept in {word}"

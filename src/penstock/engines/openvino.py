@@ -46,7 +46,9 @@ class OpenVino:
         self._grammars, self._no_grammars = grammars_of(options.model, self._config)
         self._pipeline = pipeline(options, self._config, arithmetic, self._grammars)
         # A guess is padded to its full length, and lies beyond the sequence's end then.
-        self._longest = min(options.max_length or self._config.max_positions, self._config.max_positions - options.speculate)
+        self._longest = min(
+            options.max_length or self._config.max_positions, self._config.max_positions - options.speculate
+        )
         self._requests: dict[int, _Request] = {}
         self.info = EngineInfo(
             name="openvino",

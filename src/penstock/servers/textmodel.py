@@ -97,7 +97,10 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
         draft = wanted.draft_model and str(models.resolve(wanted.draft_model, "", environ, terms.quantize))
         options = replace(options, speculate=wanted.speculate, draft_model=draft)
     elif wanted.speculate:
-        lines = (*lines, f"guessing {wanted.speculate} tokens ahead: the {chosen.engine} engine does not, and answers the same")
+        lines = (
+            *lines,
+            f"guessing {wanted.speculate} tokens ahead: the {chosen.engine} engine does not, and answers the same",
+        )
     return Plan(chosen, options, _command(chosen, home, environ), lines)
 
 

@@ -152,6 +152,8 @@ def test_dtype(asked: str, engine: str, machine: MachineFacts, dtype: str, said:
         ("gptq", "transformers", LLAMA, "", "are not quantised so in the model's directory"),
         ("fp8", "openvino", LLAMA, "", "quantize=fp8 is for GPUs"),
         ("fp8", "openvino", IR, "", "the model is converted already"),
+        ("int8", "openvino", LLAMA, "int8_sym", "the weights are kept in int8_sym"),
+        ("bitsandbytes-nf4", "openvino", IR, "int4_asym", "the weights are kept in int4_asym"),
     ],
 )
 def test_quantize(asked: str, engine: str, model: ModelFacts, quantize: str, line: str) -> None:

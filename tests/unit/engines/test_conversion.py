@@ -205,6 +205,8 @@ def test_a_killed_process_takes_its_converter_along_and_the_next_one_sweeps(tmp_
 
 @pytest.mark.parametrize("server", ["tgi", "lmi"])
 def test_a_server_that_is_stopped_while_it_converts_leaves_nothing(tmp_path: Path, source: Path, server: str) -> None:
+    (source / "config.json").write_text('{"model_type": "llama"}')
+    (source / "tokenizer.json").write_text("{}")
     models = tmp_path / "models"
     python = tmp_path / "python"
     python.write_text(f"#!{sys.executable}\nimport sys\ndel sys.argv[1:3]\n{SLEEPS}")
