@@ -75,6 +75,8 @@ class Management:
         if not directory.is_dir():
             raise BadRequest(f"{url} is not a directory of this server.")
         name = arguments.get("model_name") or model_name(directory)
+        if not name.isprintable() or len(name) > 256:
+            raise BadRequest("model_name must be at most 256 printable characters.")
         try:
             settings = self._settings(name, directory, arguments)
             if arguments.get("synchronous", "true").lower() == "false":

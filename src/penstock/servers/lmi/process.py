@@ -26,6 +26,10 @@ BOOT = (
 """Our own packages come last on the path, so that what a model's requirements brought comes first."""
 
 
+LAST_WORDS_S = 0.2
+"""How long what a dead process has written may take to arrive."""
+
+
 class WorkerLost(Exception):
     """The process died, hung or spoke nonsense; it must be replaced."""
 
@@ -119,7 +123,7 @@ class Worker:
                 if request:
                     self._writer.write(request)
                     await self._writer.drain()
-                return await self._frame()
+                return await self._read_or_die()
         except TimeoutError:
             await self.kill()
             raise WorkerLost(f"the handler did not answer within {timeout_s:g} s and was killed") from None
@@ -131,6 +135,22 @@ class Worker:
             status = self._process.returncode
             await self.kill()
             raise WorkerLost(f"the handler's process {_death(status)}") from error
+
+    async def _read_or_die(self) -> Frame:
+        """The next frame, unless the process ends first: a child of its own may hold the socket open long after."""
+        reading = asyncio.ensure_future(self._frame())
+        dying = asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait((reading, dying), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():  # What it wrote before it died is there already.
+                await asyncio.wait((reading,), timeout=LAST_WORDS_S)
+            if not reading.done():
+                raise ConnectionResetError
+            return reading.result()
+        finally:
+            for each in (reading, dying):
+                each.cancel()
+            await asyncio.gather(reading, dying, return_exceptions=True)
 
     async def _frame(self) -> Frame:
         size = frames.header_size(await self._reader.readexactly(frames.LENGTH.size))

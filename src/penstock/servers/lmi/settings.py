@@ -64,6 +64,11 @@ class ModelSettings:
     max_batch_delay_ms: int = 100
     min_workers: int = 1
     max_workers: int = 1
+    max_idle_s: int = 60
+    """How long a process above `min_workers` may have nothing to do."""
+    required_memory_mb: int = 0
+    """What must be free for the model to be loaded, beside `reserved_memory_mb`; 0 asks nothing."""
+    reserved_memory_mb: int = 500
     retry_threshold: int = 10
     model_loading_timeout_s: int = 1200
     predict_timeout_s: int = 240
@@ -146,6 +151,9 @@ def build(
         max_batch_delay_ms=number.server("max_batch_delay", 100),
         min_workers=number.server("minWorkers", 1, also="cpu.minWorkers"),
         max_workers=number.server("maxWorkers", 0, also="cpu.maxWorkers"),
+        max_idle_s=number.server("max_idle_time", 60),
+        required_memory_mb=number.server("required_memory_mb", 0),
+        reserved_memory_mb=number.server("reserved_memory_mb", 500),
         retry_threshold=number.server("retry_threshold", 10),
         model_loading_timeout_s=number.option("model_loading_timeout", 1200),
         predict_timeout_s=number.option("predict_timeout", 240),

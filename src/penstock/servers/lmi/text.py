@@ -18,7 +18,7 @@ from penstock.engines.tokenizer import TokenizerError
 from penstock.servers.generation import Generation, Prefill, TextToken
 from penstock.servers.lmi import asking, formatters, sessions
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
-from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, Untranslatable
+from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut, Untranslatable
 from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step
 from penstock.servers.lmi.parameters import BadInput, TextParameters
 from penstock.servers.lmi.replies import Reply
@@ -117,7 +117,7 @@ class RollingBatch(TextModel):
             async with aclosing(pieces):
                 return Reply(200, {"Content-Type": formatter.content_type}, b"".join([piece async for piece in pieces]))
         except TimeoutError:
-            raise Untranslatable(f"Time out in: {self.settings.predict_timeout_s}") from None
+            raise TimedOut(self.settings.predict_timeout_s) from None
         except StreamBroken as broken:  # of an answer that is sent whole, nothing is sent yet
             raise Untranslatable(str(broken)) from None
         except EngineFull as error:

@@ -6,6 +6,7 @@ Owns the loop: load, then one request at a time. It ends when the server closes 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import select
@@ -29,6 +30,8 @@ def main() -> None:
     options = parser.parse_args()
     die_with_parent(options.parent)
     os.setpgid(0, 0)  # So that the server can end what the handler starts along with it.
+    _be_the_first_to_go()
+    os.set_inheritable(options.fd, False)
     channel = Channel(socket.socket(fileno=options.fd))
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     os.chdir(options.model_dir)
@@ -51,17 +54,27 @@ def main() -> None:
                 logging.exception("The finalize function failed")
 
 
+def _be_the_first_to_go() -> None:
+    """When the machine's memory runs out, the kernel is to end the handler that ate it and not the server."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
 class Channel:
     """The socket, blocking."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._owner = os.getpid()
         self._file = sock.makefile("rb")
 
     def receive(self) -> frames.Frame | None:
         return frames.read(self._file.read)
 
     def send(self, data: bytes) -> None:
+        if os.getpid() != self._owner:
+            # A child that the handler forked has come back from it: its answer would be taken for the next request's.
+            os._exit(1)
         self._socket.sendall(data)
 
     def send_all(self, pieces: Generator[tuple[bytes, bool], None, None]) -> None:
