@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 
 from penstock.engines.base import EngineError
+from penstock.engines.chattemplate import ChatTemplate, TemplateError
 from penstock.engines.client import EngineProcess
 from penstock.engines.options import EngineOptions
 from penstock.engines.tokenizer import TextTokenizer, TokenizerError
@@ -78,12 +79,12 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         max_batched_tokens=settings.max_rolling_batch_prefill_tokens,
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
     )
-    sessions = _sessions(settings)
+    sessions, template = _sessions(settings), _template(settings, tokenizer)
     engine = await EngineProcess.start(options, timeout_s=settings.model_loading_timeout_s)
     log.info("%s", chosen(settings, engine.info.name, engine.info.device, engine.info.dtype))
     generation, rng = Generation(tokenizer, engine), random.SystemRandom()
     if settings.rolling_batch:
-        return RollingBatch(settings, generation, rng, sessions)
+        return RollingBatch(settings, generation, rng, sessions, template)
     kind = Stepped if settings.enable_streaming else WholeAnswer
     return kind(settings, generation, rng)
 
@@ -96,6 +97,17 @@ def _sessions(settings: ModelSettings) -> SessionManager | None:
         return SessionManager(settings.options)
     except (OSError, ValueError) as error:
         raise LoadError(f"stateful sessions can't be kept: {error}") from error
+
+
+def _template(settings: ModelSettings, tokenizer: TextTokenizer) -> ChatTemplate | None:
+    """`option.chat_template`: a file of the model's directory, or the template itself. Raises LoadError."""
+    if not (given := settings.chat_template):
+        return None
+    try:
+        source = given if "{" in given else (settings.directory / given).read_text(encoding="utf-8")
+        return ChatTemplate(source, tokenizer.special_tokens)
+    except (OSError, ValueError, TemplateError) as error:
+        raise LoadError(f"option.chat_template can't be read: {error}") from error
 
 
 def chosen(settings: ModelSettings, engine: str, device: str, dtype: str) -> str:

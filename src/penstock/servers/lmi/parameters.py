@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.engines.base import Grammar
 from penstock.servers.lmi.requests import Invocation
 
 
@@ -58,6 +59,8 @@ class TextParameters:
     return_full_text: bool = False
     details: bool = False
     decoder_input_details: bool = False
+    grammar: Grammar | None = None
+    """What the answer's text must keep to."""
 
 
 def parse(request: Invocation) -> TextRequest:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from penstock.servers.chat.calls import PARSERS
 from penstock.servers.lmi import properties
 
 ENGINES = ("Python", "MPI", "DeepSpeed", "FasterTransformer")
 ROLLING_BATCHES = ("auto", "scheduler", "lmi-dist", "vllm", "trtllm", "disable")
 FORMATTERS = ("json", "jsonlines", "none")
-LATER_FORMATTERS = (*FORMATTERS, "sse")
+LATER_FORMATTERS = (*FORMATTERS, "sse", "json_chat", "jsonlines_chat", "sse_chat", "3p", "3p_stream")
 QUANTIZERS = ("bitsandbytes", "bitsandbytes8", "gptq")
 DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
 
@@ -86,6 +87,11 @@ class ModelSettings:
     output_formatter: str = ""
     enable_streaming: bool = False
     tgi_compat: bool = False
+    bedrock_compat: bool = False
+    tool_call_parser: str = ""
+    """What finds calls in a chat's answer; empty unless `enable_auto_tool_choice` is on."""
+    chat_template: str = ""
+    """A file of the model, or the template itself, in place of the tokenizer's."""
     stateful_sessions: bool = False
     """Whether the server's own text generation has sessions; a handler makes its own."""
     dtype: str = "auto"
@@ -168,6 +174,9 @@ def build(
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
         tgi_compat=version >= (0, 28) and options.get("tgi_compat", "false").lower() == "true",
+        bedrock_compat=version >= (0, 28) and options.get("bedrock_compat", "false").lower() == "true",
+        tool_call_parser=_tool_call_parser(options),
+        chat_template=options.get("chat_template", ""),
         stateful_sessions=version >= (0, 34) and options.get("enable_stateful_sessions", "true").lower() == "true",
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
         quantize=_quantize(options),
@@ -245,6 +254,14 @@ def _formatter(options: Mapping[str, str], version: tuple[int, int]) -> str:
     allowed = FORMATTERS if version < (0, 28) else LATER_FORMATTERS
     value = options.get("output_formatter", "")
     return _one_of("option.output_formatter", value, allowed) if value else ""
+
+
+def _tool_call_parser(options: Mapping[str, str]) -> str:
+    if options.get("enable_auto_tool_choice", "false").lower() != "true":
+        return ""
+    if not (name := options.get("tool_call_parser", "")):
+        raise SettingsError("option.enable_auto_tool_choice needs option.tool_call_parser: give the model's")
+    return _one_of("option.tool_call_parser", name, PARSERS)
 
 
 def _quantize(options: Mapping[str, str]) -> str:

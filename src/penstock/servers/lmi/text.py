@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.engines.base import EngineError, EngineFull, Sampling
+from penstock.engines.chattemplate import ChatTemplate
 from penstock.engines.tokenizer import TokenizerError
-from penstock.servers.generation import Generation, Prefill, TextToken
+from penstock.servers.generation import Generation, Prefill, RequestRefused, TextToken
 from penstock.servers.lmi import asking, formatters, sessions
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut, Untranslatable
@@ -65,6 +66,8 @@ class TextModel:
         """The engine's rules; the answer is cut to what the model's positions allow."""
         if given.typical_p != 1.0:
             raise BadInput("typical_p is not supported by this model's engine: leave it out")
+        if given.grammar is not None and "grammar" not in self.generation.engine.info.features:
+            raise BadInput("this model's engine can't hold an answer to a JSON schema: leave out what asks for one")
         wanted = given.max_new_tokens or max(1, given.max_length - len(prompt))
         return Sampling(
             max_new_tokens=min(wanted, self.generation.engine.info.max_positions - len(prompt)),
@@ -78,6 +81,7 @@ class TextModel:
             seed=self.rng.randrange(1, 2**32) if given.seed is None else given.seed,
             ignore_eos=given.ignore_eos,
             prompt_logprobs=given.decoder_input_details,
+            grammar=given.grammar,
         )
 
 
@@ -86,12 +90,14 @@ class RollingBatch(TextModel):
     """`option.rolling_batch`: what the blog's endpoint runs."""
 
     sessions: SessionManager | None = None
+    template: ChatTemplate | None = None
+    """In place of the tokenizer's own."""
 
     async def predict(self, request: Invocation) -> Reply:
         try:
             if self.settings.version >= (0, 34) and (reply := await sessions.serve(request, self.sessions)):
                 return reply
-            ask = asking.read(request, self.settings, self.generation.tokenizer.chat_template)
+            ask = asking.read(request, self.settings, self.template or self.generation.tokenizer.chat_template)
             prompt = await self.encode(ask.inputs, ask.parameters, special=ask.special)
             sampling = self.sampling(prompt, ask.parameters)
         except BadInput as error:
@@ -122,11 +128,14 @@ class RollingBatch(TextModel):
             raise Untranslatable(str(broken)) from None
         except EngineFull as error:
             raise CapacityExceeded(str(error)) from error
+        except RequestRefused as error:
+            return Reply(424, {"Content-Type": formatters.JSON}, formatters.failure(str(error), 424))
         except EngineError as error:
-            body = (
-                formatters.failure(str(error)) if self.settings.version < (0, 28) else formatters.failed28(str(error))
-            )
-            return Reply(500 if self.settings.version < (0, 28) else 400, {"Content-Type": "application/json"}, body)
+            if self.settings.version < (0, 28):
+                return Reply(500, {"Content-Type": formatters.JSON}, formatters.failure(str(error)))
+            formatter = make(asked)
+            body = formatters.failed28(str(error)) if formatter.streams else formatter.failed(str(error))
+            return Reply(400, {"Content-Type": formatters.JSON}, body)
 
     async def _next(self, steps: AsyncGenerator[Prefill | TextToken, None], deadline_s: float) -> Prefill | TextToken:
         try:
