@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
+from pathlib import Path
 
 from penstock.engines.base import EngineError
 from penstock.engines.chattemplate import ChatTemplate, TemplateError
@@ -19,6 +20,7 @@ from penstock.servers import models
 from penstock.servers.generation import Generation
 from penstock.servers.lmi import requirements
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
+from penstock.servers.lmi.formatterhost import FormatterHost
 from penstock.servers.lmi.plain import Stepped, WholeAnswer
 from penstock.servers.lmi.process import Command, HandlerFailed, Worker
 from penstock.servers.lmi.registry import Handler, LoadError
@@ -41,11 +43,15 @@ async def load(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
 
 
 async def _load_handler(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
-    python = await requirements.interpreter(settings, environ)
-    command = Command(python, {**environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
+    command = await _command(settings, environ)
     properties = await asyncio.to_thread(handler_properties, settings, environ)
     log.info("model %s: engine=%s is served by the handler %s", settings.name, settings.engine, settings.entry_point)
     return await HandlerPool.start(settings, lambda: Worker.start(settings, command, properties))
+
+
+async def _command(settings: ModelSettings, environ: Mapping[str, str]) -> Command:
+    python = await requirements.interpreter(settings, environ)
+    return Command(python, {**environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
 
 
 def handler_properties(settings: ModelSettings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -80,13 +86,31 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
     )
     sessions, template = _sessions(settings), _template(settings, tokenizer)
-    engine = await EngineProcess.start(options, timeout_s=settings.model_loading_timeout_s)
+    host = await _formatters(settings, environ, directory)
+    try:
+        engine = await EngineProcess.start(options, timeout_s=settings.model_loading_timeout_s)
+    except BaseException:
+        if host is not None:
+            await host.close()
+        raise
     log.info("%s", chosen(settings, engine.info.name, engine.info.device, engine.info.dtype))
     generation, rng = Generation(tokenizer, engine), random.SystemRandom()
     if settings.rolling_batch:
-        return RollingBatch(settings, generation, rng, sessions, template)
+        return RollingBatch(settings, generation, rng, sessions, template, host)
     kind = Stepped if settings.enable_streaming else WholeAnswer
     return kind(settings, generation, rng)
+
+
+async def _formatters(settings: ModelSettings, environ: Mapping[str, str], model: Path) -> FormatterHost | None:
+    """The process of a model.py that formats, if there is one. Raises HandlerFailed, RequirementsError."""
+    if not settings.formatters:
+        return None
+    command = await _command(settings, environ)
+    properties = {**await asyncio.to_thread(handler_properties, settings, environ), "model_id": str(model)}
+    log.info("model %s: its requests and answers go through %s", settings.name, settings.formatters)
+    return await FormatterHost.start(
+        lambda: Worker.start(settings, command, properties), float(settings.predict_timeout_s)
+    )
 
 
 def _sessions(settings: ModelSettings) -> SessionManager | None:

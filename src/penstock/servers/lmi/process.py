@@ -55,6 +55,8 @@ class Worker:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self.greeting: Mapping[str, object] = {}
+        """What it answered to its first call."""
 
     @property
     def pid(self) -> int:
@@ -116,6 +118,7 @@ class Worker:
         if reply.header["code"] >= 300:
             await self.kill()
             raise HandlerFailed(_first_call(reply))
+        self.greeting = reply.header
 
     async def _read(self, timeout_s: float, request: bytes = b"") -> Frame:
         try:
@@ -164,7 +167,8 @@ def _arguments(settings: ModelSettings, python: str, fd: int) -> list[str]:
     return [
         python, "-c", BOOT, "\n".join([own, *paths]),
         f"--fd={fd}", f"--parent={os.getpid()}", f"--model-dir={settings.directory}",
-        f"--entry-point={settings.entry_point}", f"--handler={settings.handler}",
+        f"--entry-point={settings.entry_point or settings.formatters}", f"--handler={settings.handler}",
+        *([] if settings.entry_point else [f"--formats={settings.version[0]}.{settings.version[1]}"]),
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from penstock.servers.chat.calls import PARSERS
-from penstock.servers.lmi import properties
+from penstock.servers.lmi import properties, scripts
 
 ENGINES = ("Python", "MPI", "DeepSpeed", "FasterTransformer")
 ROLLING_BATCHES = ("auto", "scheduler", "lmi-dist", "vllm", "trtllm", "disable")
@@ -79,6 +79,8 @@ class ModelSettings:
     entry_point: str = ""
     """Empty for the server's own text generation."""
     handler: str = "handle"
+    formatters: str = ""
+    """The script that reads requests, or writes answers, round the server's own text generation."""
     rolling_batch: str = ""
     """Empty where rolling batch is off."""
     max_rolling_batch_size: int = 32
@@ -166,8 +168,9 @@ def build(
         chunk_timeout_s=_chunk_timeout(environ, version),
         model_id=_model_id(options),
         revision=options.get("revision", ""),
-        entry_point=_entry_point(options, directory),
+        entry_point=_entry_point(options, directory, version),
         handler=options.get("handler", "handle"),
+        formatters=_formatters(options, directory),
         rolling_batch=rolling_batch,
         max_rolling_batch_size=number.option("max_rolling_batch_size", 32),
         max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 512),
@@ -296,10 +299,13 @@ _OWN_ENTRY_POINTS = (
 )
 
 
-def _entry_point(options: Mapping[str, str], directory: Path) -> str:
+def _entry_point(options: Mapping[str, str], directory: Path, version: tuple[int, int]) -> str:
     """The user's handler: `option.entryPoint`, else `model.py`; empty for the handlers that the server has itself."""
     entry = options.get("entryPoint", options.get("entrypoint", ""))
-    if entry in _OWN_ENTRY_POINTS or entry.startswith("djl_python.lmi_"):
+    script = "model.py" if (directory / "model.py").is_file() and not _formatters(options, directory) else ""
+    if entry.startswith("djl_python.lmi_"):  # From 0.33 on these look for a handler in the model first.
+        return script if version >= (0, 33) else ""
+    if entry in _OWN_ENTRY_POINTS:
         return ""
     if entry.startswith("djl_python."):
         raise SettingsError(
@@ -309,7 +315,16 @@ def _entry_point(options: Mapping[str, str], directory: Path) -> str:
         raise SettingsError(
             "option.entryPoint must be a file of the model or a module, not a URL: put the file into the model's archive"
         )
-    return entry or ("model.py" if (directory / "model.py").is_file() else "")
+    if not entry and (directory / "MAR-INF").is_dir():
+        raise SettingsError("a TorchServe archive (MAR-INF) is not supported: write a model.py with a handle function")
+    return entry or script
+
+
+def _formatters(options: Mapping[str, str], directory: Path) -> str:
+    entry = options.get("entryPoint", options.get("entrypoint", ""))
+    if entry and entry not in _OWN_ENTRY_POINTS and not entry.startswith("djl_python.lmi_"):
+        return ""
+    return "model.py" if scripts.only_formats(directory / "model.py", options.get("handler", "handle")) else ""
 
 
 def _complete(settings: ModelSettings) -> ModelSettings:
@@ -325,6 +340,8 @@ def _complete(settings: ModelSettings) -> ModelSettings:
         raise SettingsError("batch_size and option.rolling_batch exclude each other: leave batch_size at 1")
     if settings.version >= (0, 28) and not settings.rolling_batch and not _batches_by_hand(settings):
         changes["rolling_batch"] = "auto"
+    elif settings.formatters and not settings.rolling_batch:
+        raise SettingsError("the formatters of model.py need option.rolling_batch: set it to auto")
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 

@@ -29,24 +29,38 @@ class DjlPython:
         return PathFinder.find_spec(name, [str(Path(__file__).parents[1])])
 
 
-def load(model_dir: str, entry_point: str, handler: str) -> Callable[[Any], Any]:
-    """The handler's function; without one named `handle`, a script of SageMaker's functions will do.
+class NotPart:
+    """The last to be asked for a module: says that one of `djl_python` is not there."""
 
-    Raises whatever importing it raises, ValueError when there is nothing to call.
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name.startswith("djl_python."):
+            raise ModuleNotFoundError(
+                f"{name} is not part of Penstock's djl_python: see docs/lmi.md for the modules that are", name=name
+            )
+        return None
+
+
+def load_module(model_dir: str, entry_point: str) -> ModuleType:
+    """The script: a file of the model, or a module. Raises whatever importing it raises, ValueError where there is no such file."""
+    if not entry_point.endswith(".py"):
+        return importlib.import_module(entry_point)
+    file = os.path.join(model_dir, entry_point)
+    if not os.path.exists(file):
+        raise ValueError(f"entry-point file not found {file}.")
+    name = Path(file).stem
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def function_of(module: ModuleType, entry_point: str, handler: str) -> Callable[[Any], Any]:
+    """The handler's function; without one named `handle`, a script of SageMaker's functions will do, or one of decorators.
+
+    Raises ValueError when there is nothing to call.
     """
-    if entry_point.endswith(".py"):
-        file = os.path.join(model_dir, entry_point)
-        if not os.path.exists(file):
-            raise ValueError(f"entry-point file not found {file}.")
-        name = Path(file).stem
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(entry_point)
     function = getattr(module, handler, None)
     if not callable(function) and handler == "handle":
         function = functions.of(module)
