@@ -137,15 +137,15 @@ class RollingBatch(TextModel):
         make: Make,
         asked: Asked,
         steps: AsyncGenerator[Prefill | TextToken, None],
-        request: Invocation,
-        writer: Writer | None,
+        request: Invocation | None = None,
+        writer: Writer | None = None,
     ) -> Reply:
         """Wait for the first step, so that a failure until then is a status, and hand over the rest."""
         try:
             first = await self._next(steps, self.settings.predict_timeout_s)
             asked = replace(asked, prefill=_prefill(first))
             formatter = make(asked)
-            if writer is not None:
+            if writer is not None and request is not None:
                 writer.begin(asked, request)
             pieces = Pieces(formatter, steps, first, self.settings.chunk_timeout_s, writer)
             headers = {"Content-Type": formatter.content_type}
