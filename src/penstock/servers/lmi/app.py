@@ -114,10 +114,11 @@ class App:
                 await self._invoke(scope, receive, send, name)
             case ["v1", "chat", "completions"]:
                 await self._invoke(scope, receive, send, "", openai=True)
-            case ["models", *rest]:
-                body = await read_body(receive, Headers(scope=scope), self._config.max_body)
-                query = QueryParams(scope["query_string"])
-                await send_reply(await self._management.handle(method, rest, query, Headers(scope=scope), body), send)
+            case ["models" | "workflows" as kind, *rest]:
+                headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
+                body = await read_body(receive, headers, self._config.max_body)
+                handle = self._management.handle if kind == "models" else self._management.handle_workflow
+                await send_reply(await handle(method, rest, query, headers, body), send)
             case ["metrics"] | ["server", "metrics"] if self._config.version >= (0, 27):
                 await send_reply(self._scraped(method, QueryParams(scope["query_string"])), send)
             case [""] if method == "OPTIONS":

@@ -43,6 +43,7 @@ _FROM_SAGEMAKER = {
     "SAGEMAKER_NUM_MODEL_WORKERS": ("minWorkers", "maxWorkers"),
     "SAGEMAKER_STARTUP_TIMEOUT": ("option.model_loading_timeout",),
     "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": ("option.predict_timeout",),
+    "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": ("option.default_accept",),
 }
 """Variables of SageMaker's other containers, from 0.36 on: the only ones that win over the file."""
 
@@ -208,6 +209,8 @@ def merge_options(pairs: Mapping[str, str], environ: Mapping[str, str]) -> dict[
         ):
             options[option] = value
             lowered.add(option.lower())
+    if (graphs := environ.get("ENABLE_CUDA_GRAPHS")) and "enforce_eager" not in lowered:
+        options["enforce_eager"] = "false" if graphs.lower() == "true" else "true"
     return options
 
 

@@ -47,10 +47,12 @@ class _Script:
         self._functions = functions
         self._takes_input = takes_input
         self._model: Any = None
+        self._accept = JSON
         self._loaded = False
 
     def __call__(self, inputs: Any) -> Any:
         if inputs.is_empty():
+            self._accept = inputs.get_property("default_accept") or self._accept
             load = self._functions.get("model_fn")
             if load and not self._loaded:  # A request without any content looks like the first call too.
                 self._model = _call(load, inputs.get_property("model_dir"), None)
@@ -73,11 +75,11 @@ class _Script:
 
     def _one(self, inputs: Any) -> Any:
         content_type = inputs.get_property("content-type") or JSON
-        accept = inputs.get_property("accept") or JSON
+        accept = inputs.get_property("accept") or "*/*"
         data = self._read(inputs, content_type)
         predict = self._functions.get("predict_fn")
         prediction = _call(predict, data, self._model, None) if predict else self._model(data)
-        return self._write(prediction, JSON if accept == "*/*" else accept)
+        return self._write(prediction, self._accept if accept == "*/*" else accept)
 
     def _read(self, inputs: Any, content_type: str) -> Any:
         read = self._functions.get("input_fn")
