@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.test_lmi_handler_dies import alive, write
-from tests.lmi_server import Server, running
+from tests.lmi_server import Server, Stream, running
 from tests.waiting import until
 
 HANDLER = """
@@ -209,14 +209,8 @@ def test_a_large_answer_comes_whole(server: Server) -> None:
 def test_a_client_says_nothing_of_the_model_or_the_batch(server: Server) -> None:
     mine = server.ask({"do": "properties"}).json()
     headers = {"model_dir": "/etc", "BATCH_SIZE": "7", "Device_Id": "3"}
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    body = b'{"do": "properties"}'
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
-        head = "\r\n".join(["POST /invocations HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *lines, "", ""])
-        sock.sendall(head.encode() + body)
-        got = sock.recv(65536)
-    assert mine["model_dir"].encode() in got
-    assert b"/etc" not in got
+    with Stream(server.port, "POST", "/invocations", b'{"do": "properties"}', headers) as stream:
+        assert stream.answer().json() == mine
     attributes = server.ask({"do": "properties"}, X_Amzn_SageMaker_Custom_Attributes="batch_size=5;model_dir=/etc")
     assert attributes.json() == mine
 

@@ -6,7 +6,6 @@ model's own prompt. It must never know what an answer looks like (`chatformatter
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from penstock.engines.base import Grammar
 from penstock.engines.chattemplate import ChatTemplate, TemplateError
 from penstock.servers.chat import schemas
+from penstock.servers.chat.schema_regex import as_grammar
 from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
 
 UNBOUNDED = 2**31 - 1
@@ -117,7 +117,7 @@ def response_grammar(body: Mapping[str, Any]) -> Grammar | None:
 
 def _schema_grammar(schema: Mapping[str, Any]) -> Grammar:
     try:
-        return Grammar("json_schema", json.dumps(schema, ensure_ascii=False))
+        return as_grammar(schema, schema)
     except RecursionError:
         raise BadInput("the JSON schema is nested too deeply") from None
 
