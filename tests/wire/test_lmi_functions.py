@@ -113,3 +113,46 @@ def test_a_script_that_leads_nowhere_fails_the_endpoint(tmp_path: Path) -> None:
         status, message, _ = failing(tmp_path, write_handler(tmp_path / "model", handler=handler))
         assert status != 0
         assert reason in message
+
+
+DECORATED = """
+from djl_python import Input, Output
+from djl_python.input_parser import init_handler, input_formatter, prediction_handler
+from djl_python.output_formatter import output_formatter
+
+
+@init_handler
+def load(model_dir):
+    return {"factor": 3}
+
+
+@input_formatter
+def read(inputs: Input, content_type):
+    return inputs.get_as_json()["n"]
+
+
+@prediction_handler
+def predict(X, model):
+    return X * model["factor"]
+
+
+@output_formatter
+def write(predictions):
+    return {"prediction": predictions}
+"""
+
+
+def test_functions_by_decorators(tmp_path: Path) -> None:
+    with running(tmp_path, write_handler(tmp_path / "model", handler=DECORATED)) as server:
+        answer = server.ask({"n": 5})
+        assert (answer.json(), answer.headers["content-type"]) == ({"prediction": 15}, "application/json")
+        assert server.ask({}).status == 424
+
+
+def test_what_is_accepted_where_a_client_accepts_anything(tmp_path: Path) -> None:
+    directory = write_handler(tmp_path / "model", handler=SHORT)
+    environ = {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv", "PENSTOCK_SERVER_VERSION": "0.36.0"}
+    with running(tmp_path, directory, **environ) as server:
+        assert server.ask({"inputs": [1, 2]}).body == b"sum\r\n3\r\n"
+        assert server.ask({"inputs": [1, 2]}, Accept="*/*").body == b"sum\r\n3\r\n"
+        assert server.ask({"inputs": [1, 2]}, Accept="application/json").json() == [{"sum": 3}]

@@ -117,7 +117,11 @@ def response_grammar(body: Mapping[str, Any]) -> Grammar | None:
 
 def _schema_grammar(schema: Mapping[str, Any]) -> Grammar:
     try:
-        return as_grammar(schema, schema)
+        grammar = as_grammar(schema, schema)
+        grammar.text.encode()
+        return grammar
+    except UnicodeEncodeError as error:
+        raise BadInput(f"the JSON schema holds half a character: {error}") from error
     except RecursionError:
         raise BadInput("the JSON schema is nested too deeply") from None
 

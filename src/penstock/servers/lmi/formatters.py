@@ -116,7 +116,8 @@ class AsEvents:
 
 
 def dumps(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    """JSON in UTF-8; half a character, which a client or a model's JSON may hold, stays its escape."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def failure(message: str, code: int = 500) -> bytes:

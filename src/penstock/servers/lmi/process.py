@@ -55,6 +55,9 @@ class Worker:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._reading = False
+        self._frames_read = 0
+        self._watch = asyncio.create_task(self._see_death())
         self.greeting: Mapping[str, object] = {}
         """What it answered to its first call."""
 
@@ -102,6 +105,7 @@ class Worker:
 
     async def kill(self) -> None:
         """End it and whatever it started, at once."""
+        self._watch.cancel()
         self._writer.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -126,7 +130,7 @@ class Worker:
                 if request:
                     self._writer.write(request)
                     await self._writer.drain()
-                return await self._read_or_die()
+                return await self._next_frame()
         except TimeoutError:
             await self.kill()
             raise WorkerLost(f"the handler did not answer within {timeout_s:g} s and was killed") from None
@@ -139,21 +143,22 @@ class Worker:
             await self.kill()
             raise WorkerLost(f"the handler's process {_death(status)}") from error
 
-    async def _read_or_die(self) -> Frame:
-        """The next frame, unless the process ends first: a child of its own may hold the socket open long after."""
-        reading = asyncio.ensure_future(self._frame())
-        dying = asyncio.ensure_future(self._process.wait())
+    async def _see_death(self) -> None:
+        """Close the socket of a process that has died: a child of its own may hold the other end open long after."""
+        await self._process.wait()
+        frames_read = -1
+        while frames_read != self._frames_read or not self._reading:  # what it wrote before it died is read first
+            frames_read = self._frames_read
+            await asyncio.sleep(LAST_WORDS_S)
+        self._writer.transport.abort()
+
+    async def _next_frame(self) -> Frame:
+        self._reading = True
         try:
-            await asyncio.wait((reading, dying), return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():  # What it wrote before it died is there already.
-                await asyncio.wait((reading,), timeout=LAST_WORDS_S)
-            if not reading.done():
-                raise ConnectionResetError
-            return reading.result()
+            return await self._frame()
         finally:
-            for each in (reading, dying):
-                each.cancel()
-            await asyncio.gather(reading, dying, return_exceptions=True)
+            self._reading = False
+            self._frames_read += 1
 
     async def _frame(self) -> Frame:
         size = frames.header_size(await self._reader.readexactly(frames.LENGTH.size))
