@@ -156,3 +156,17 @@ def test_what_is_accepted_where_a_client_accepts_anything(tmp_path: Path) -> Non
         assert server.ask({"inputs": [1, 2]}).body == b"sum\r\n3\r\n"
         assert server.ask({"inputs": [1, 2]}, Accept="*/*").body == b"sum\r\n3\r\n"
         assert server.ask({"inputs": [1, 2]}, Accept="application/json").json() == [{"sum": 3}]
+
+
+def test_a_script_for_several_processes_finds_its_rank(tmp_path: Path) -> None:
+    handler = """
+import os
+from djl_python import Output
+
+
+def handle(inputs):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    return None if inputs.is_empty() else Output().add({name: os.environ[name] for name in names})
+"""
+    with running(tmp_path, write_handler(tmp_path / "model", "engine=MPI\n", handler)) as server:
+        assert server.ask({}).json() == {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}

@@ -146,6 +146,17 @@ def test_a_request_names_its_formatter_before_033(bedrock: Server, tmp_path: Pat
         assert server.ask(asked).status == 424
 
 
+def test_an_adapter_that_is_not_there_is_told(server: Server) -> None:
+    for answer in (
+        server.ask({"inputs": " one", "adapters": "sql"}),
+        server.ask({"inputs": " one", "adapters": ["sql"]}),
+        server.ask(CHAT, X_Amzn_SageMaker_Adapter_Identifier="sql"),
+    ):
+        assert (answer.status, "Adapter sql is not registered" in answer.json()["error"]) == (424, True)
+    assert server.ask({"inputs": " one", "adapters": ["a", "b"]}).status == 424
+    assert server.ask({"inputs": " one", "adapters": []}).status == 200
+
+
 def test_workflows_are_models_under_another_name(bedrock: Server) -> None:
     assert bedrock.get("/workflows").json() == {"workflows": [{"workflowName": "model"}]}
     assert bedrock.get("/workflows/model").json()[0]["workflowName"] == "model"

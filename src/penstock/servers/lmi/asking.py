@@ -22,6 +22,7 @@ from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
 from penstock.servers.lmi.requests import Invocation
 from penstock.servers.lmi.settings import LATER_FORMATTERS, ModelSettings
 
+ADAPTER = "X-Amzn-SageMaker-Adapter-Identifier"
 MODEL_NAME = "lmi"
 """What an answer calls a model that its request did not name."""
 
@@ -38,6 +39,27 @@ class Ask:
 
 def read(request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
     """Raises BadInput."""
+    ask = _read(request, settings, template)
+    if adapter := _adapter(request) if settings.version >= (0, 28) else "":
+        return replace(ask, parameters=replace(ask.parameters, adapter=adapter))
+    return ask
+
+
+def _adapter(request: Invocation) -> str:
+    """The adapter that a header names, else the body's `adapters`. Raises BadInput on several."""
+    if name := request.attribute(ADAPTER):
+        return name
+    if b'"adapters"' not in request.data:  # nearly every request: its body is then read once only
+        return ""
+    match json.loads(request.data):
+        case {"adapters": str(name) | [str(name)]}:
+            return name
+        case {"adapters": value} if value:
+            raise BadInput("adapters must be one name: send a request for each")
+    return ""
+
+
+def _read(request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
     if settings.bedrock_compat and "messages" not in (given := bedrock.body_of(request)):
         return _bedrock(given, request)
     if settings.version >= (0, 28) and (body := openai_body(request)) is not None:

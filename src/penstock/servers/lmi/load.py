@@ -51,7 +51,9 @@ async def _load_handler(settings: ModelSettings, environ: Mapping[str, str]) -> 
 
 async def _command(settings: ModelSettings, environ: Mapping[str, str]) -> Command:
     python = await requirements.interpreter(settings, environ)
-    return Command(python, {**environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
+    # What a script for several processes asks of its environment; here it is one.
+    ranks = {} if settings.engine == "Python" else {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    return Command(python, {**ranks, **environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
 
 
 def handler_properties(settings: ModelSettings, environ: Mapping[str, str]) -> dict[str, str]:

@@ -61,6 +61,8 @@ class TextParameters:
     decoder_input_details: bool = False
     grammar: Grammar | None = None
     """What the answer's text must keep to."""
+    adapter: str = ""
+    """The LoRA adapter that answers; empty is the model itself."""
 
 
 def parse(request: Invocation) -> TextRequest:

@@ -67,6 +67,8 @@ class TextModel:
         """The engine's rules; the answer is cut to what the model's positions allow."""
         if given.typical_p != 1.0:
             raise BadInput("typical_p is not supported by this model's engine: leave it out")
+        if given.adapter and "adapters" not in self.generation.engine.info.features:
+            raise BadInput(f"Adapter {given.adapter} is not registered: this model's engine has no adapters")
         if given.grammar is not None and "grammar" not in self.generation.engine.info.features:
             raise BadInput("this model's engine can't hold an answer to a JSON schema: leave out what asks for one")
         wanted = given.max_new_tokens or max(1, given.max_length - len(prompt))
@@ -83,6 +85,7 @@ class TextModel:
             ignore_eos=given.ignore_eos,
             prompt_logprobs=given.decoder_input_details,
             grammar=given.grammar,
+            adapter=given.adapter,
         )
 
 
