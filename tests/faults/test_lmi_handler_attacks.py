@@ -215,6 +215,13 @@ def test_a_client_says_nothing_of_the_model_or_the_batch(server: Server) -> None
     assert attributes.json() == mine
 
 
+def test_the_kernel_ends_a_handler_before_the_server(server: Server) -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    assert score(server.ask({}).json()["pid"]) > score(server.process.pid)
+
+
 def test_garbage_on_stdout_is_only_log(server: Server) -> None:
     assert "raw garbage" in server.log
     assert works(server)
