@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.servers.chat.calls import PARSERS, Called, Piece, Said, gather, reader, whole
@@ -47,6 +47,7 @@ def test_calls_are_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIALECTS)
+@settings(deadline=None)  # the clock of a busy machine says nothing of the code
 @given(data=st.data())
 def test_pieces_make_no_difference(name: str, data: st.DataObject) -> None:
     text = DIALECTS[name]
