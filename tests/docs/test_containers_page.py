@@ -12,7 +12,7 @@ from tests.replicas import ROOT, spec
 
 PAGE = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
 ROWS: dict[str, str] = dict(re.findall(r"^\| (`[A-Z_`, …]+) \|.*\| ([a-z ]+) \|$", PAGE, re.MULTILINE))
-PARENT = {"PATH": "/bin", "PYTHONPATH": "/p", "LD_LIBRARY_PATH": "/l", "CUDA_VISIBLE_DEVICES": "0", "OTHER": "x"}
+PARENT = {"PATH": "/bin", "PYTHONPATH": "/p", **dict.fromkeys(environment.PASSED, "given"), "OTHER": "x"}
 
 
 def made(**given: str) -> dict[str, str]:

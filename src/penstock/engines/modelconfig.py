@@ -22,6 +22,9 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]
     vocab_size: int
     """0 where the model does not say."""
+    encoder_decoder: bool = False
+    decoder_start: int = 0
+    """The token that an encoder-decoder's answer goes on from."""
 
 
 def read_model_config(model: Path) -> ModelConfig:
@@ -33,11 +36,19 @@ def read_model_config(model: Path) -> ModelConfig:
         config = {**config, **inner}
     positions = next((config[name] for name in _POSITIONS if isinstance(config.get(name), int)), DEFAULT_POSITIONS)
     vocabulary = config.get("vocab_size")
+    starts = [
+        token
+        for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+        for source in (generation, config)
+        for token in _token_ids(source.get(name))
+    ]
     return ModelConfig(
         model_type=str(config.get("model_type", "")),
         max_positions=positions,
         eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(config.get("eos_token_id")),
         vocab_size=vocabulary if isinstance(vocabulary, int) else 0,
+        encoder_decoder=config.get("is_encoder_decoder") is True,
+        decoder_start=next(iter(starts), 0),
     )
 
 

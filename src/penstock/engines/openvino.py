@@ -45,6 +45,7 @@ class OpenVino:
         """Load the IR in `options.model` (`openvino_model.xml`, `.bin`, `config.json`). Raises LoadError."""
         self._options = options
         self._config = read_config(options.model)
+        self._longest = min(options.max_length or self._config.max_positions, self._config.max_positions)
         precision = _precision(options)
         self._grammars, self._no_grammars = _grammars(options.model, self._config)
         self._pipeline = _load(options, precision, self._grammars)
@@ -53,7 +54,7 @@ class OpenVino:
             name="openvino",
             device="cpu",
             dtype=_NAMES[precision],
-            max_positions=self._config.max_positions,
+            max_positions=self._longest,
             eos_token_ids=self._config.eos_token_ids,
             max_batch_size=options.max_batch_size,
             features=("prompt_logprobs",) if self._no_grammars else ("grammar", "prompt_logprobs"),
@@ -127,10 +128,10 @@ class OpenVino:
             return "the engine's queue is full"
         if not request.prompt:
             return "the prompt has no tokens"
-        if tokens + request.sampling.max_new_tokens > self._config.max_positions:
+        if tokens + request.sampling.max_new_tokens > self._longest:
             return (
                 f"{tokens} prompt tokens and {request.sampling.max_new_tokens} new ones "
-                f"are more than the model's {self._config.max_positions} positions"
+                f"are more than the model's {self._longest} positions"
             )
         if self._config.vocab_size and max(request.prompt) >= self._config.vocab_size:
             return f"token {max(request.prompt)} is outside of the model's vocabulary of {self._config.vocab_size}"

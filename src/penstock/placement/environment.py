@@ -10,8 +10,11 @@ from pathlib import Path
 
 from penstock.placement.base import ReplicaSpec
 
-PASSED = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-"""What the machine's owner has set for all programs, and a replica needs to find its libraries and its devices."""
+PASSED = (
+    "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "PENSTOCK_ENGINE", "PENSTOCK_CONVERTER", "PENSTOCK_TRANSFORMERS_PYTHON",
+    "PENSTOCK_VLLM_PYTHON",
+)  # fmt: skip
+"""What the machine's owner has set for all programs, and a replica needs to find its libraries, its devices and its engine."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -16,10 +16,11 @@ Leaving the `async with` early, by `break`, an exception or the cancellation of 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.engines.base import Engine, EngineError, Finish, PromptLogprobs, Sampling, Token
@@ -44,6 +45,16 @@ class Prefill:
     """The prompt, token by token: the first item of a stream whose sampling asks for `prompt_logprobs`."""
 
     tokens: tuple[PromptToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """One of the likeliest tokens of a step, by itself: its text knows nothing of those before it."""
+
+    id: int
+    text: str
+    logprob: float
+    special: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,8 @@ class TextToken:
     logprob: float
     special: bool
     finish: TextFinish | None = None
+    top: tuple[TopToken, ...] = ()
+    """The likeliest tokens of this step, likeliest first, where the sampling asks for them."""
 
 
 class GenerationFailed(EngineError):
@@ -79,7 +92,7 @@ class GenerationFailed(EngineError):
 
 
 class RequestRefused(GenerationFailed):
-    """The engine does not take the request as it is: its grammar is broken, or the model can't keep to one."""
+    """The engine does not take the request as it is: its grammar is broken, or its adapter is not there."""
 
 
 class Generation:
@@ -110,21 +123,33 @@ class Generation:
         The end is checked after each token in the order length, end-of-sequence token, stop string. `stop_rule` "anywhere" finds a stop
         string wherever it ends and cuts the last token's text after it; "suffix" is the original TGI's rule: the text so far
         must end with it when a token does (one newline after it is let pass).
+
+        An encoder-decoder's answer goes on from its decoder's start token alone: that one is then the Prefill.
         """
-        texts = _Texts(self.tokenizer, prompt, StopStrings(stop, stop_rule))
+        config = self.tokenizer.config
+        texts = _Texts(
+            self.tokenizer, (config.decoder_start,) if config.encoder_decoder else prompt, StopStrings(stop, stop_rule)
+        )
+        prefill: Prefill | None = None
+        if config.encoder_decoder and sampling.prompt_logprobs:
+            sampling = replace(sampling, prompt_logprobs=False)
+            prefill = self._prefill((config.decoder_start,), (math.nan,))
         async with aclosing(self.engine.generate(prompt, sampling)) as events:
             async for event in events:
                 match event:
                     case PromptLogprobs(logprobs=logprobs):
                         yield self._prefill(prompt, logprobs)
-                    case Token(token=token, logprob=logprob):
+                    case Token(token=token, logprob=logprob, top=top):
+                        if prefill is not None:
+                            yield prefill
+                            prefill = None
                         text, special, stopped = texts.push(token)
                         reason = self._reason(token, texts.count, stopped, sampling)
                         finish = None
                         if reason is not None:
                             seed = sampling.seed if sampling.do_sample else None
                             finish = TextFinish(reason, texts.generated, texts.count, len(prompt), seed)
-                        yield TextToken(token, text, logprob, special, finish)
+                        yield TextToken(token, text, logprob, special, finish, self._top(top))
                         if finish is not None:
                             return
                     case Finish(error=error, reason="refused"):
@@ -138,6 +163,12 @@ class Generation:
         if token in self.engine.info.eos_token_ids and not sampling.ignore_eos:
             return "eos_token"
         return "stop_sequence" if stopped else None
+
+    def _top(self, top: Sequence[tuple[int, float]]) -> tuple[TopToken, ...]:
+        return tuple(
+            TopToken(number, self.tokenizer.decode((number,)), logprob, self.tokenizer.is_special(number))
+            for number, logprob in top
+        )
 
     def _prefill(self, prompt: tuple[int, ...], logprobs: Sequence[float]) -> Prefill:
         return Prefill(
@@ -172,10 +203,11 @@ class StopStrings:
 
 
 class _Texts:
-    """One request's text so far."""
+    """One request's text so far, after the tokens that it goes on from."""
 
     def __init__(self, tokenizer: TextTokenizer, prompt: tuple[int, ...], stop: StopStrings) -> None:
         self._tokenizer = tokenizer
+        self._first: int | None = None
         self._detokenizer = Detokenizer(tokenizer, prompt)
         self._stop = stop
         self._pieces: list[str] = []
@@ -183,7 +215,12 @@ class _Texts:
 
     @property
     def generated(self) -> str:
-        return "".join(self._pieces)
+        text = "".join(self._pieces)
+        if self._tokenizer.config.encoder_decoder and self._first is not None:
+            # By itself, as the original decodes such an answer, its first word has no space before it.
+            alone = self._tokenizer.decode((self._first,), skip_special=True)
+            return text if alone.startswith(" ") else text.removeprefix(" ")
+        return text
 
     def push(self, token: int) -> tuple[str, bool, bool]:
         """The token's text, whether it is special, whether a stop string ended in it."""
@@ -193,5 +230,6 @@ class _Texts:
         if cut is not None:
             text = text[:cut]
         if not special:
+            self._first = token if self._first is None else self._first
             self._pieces.append(text)
         return text, special, cut is not None

@@ -1,7 +1,8 @@
 """From what a user calls a model to a directory that holds it.
 
 Owns the meaning of `HF_MODEL_ID` and `option.model_id`: a directory, an `s3://` prefix, a hub id, or a hub id with an alias; and
-what a directory must hold before an engine can load it. It must never load a model. Blocking: it runs before a port is bound.
+what a directory must hold before an engine can load it: for openvino an IR, for the others PyTorch weights. It must never load a model.
+Blocking: it runs before a port is bound.
 """
 
 from __future__ import annotations
@@ -15,16 +16,33 @@ from penstock.engines import conversion
 from penstock.servers import hub, s3prefix
 from penstock.servers.unavailable import ModelUnavailable
 
-__all__ = ["ModelUnavailable", "check_usable", "fetch", "local", "models_directory", "needs_conversion", "resolve"]
+__all__ = [
+    "ModelUnavailable",
+    "check_usable",
+    "check_weights",
+    "fetch",
+    "local",
+    "models_directory",
+    "needs_conversion",
+    "prepare",
+    "resolve",
+]
 
 
 def resolve(model_id: str, revision: str = "", environ: Mapping[str, str] | None = None) -> Path:
     """The local directory of a model that the OpenVINO engine can load. Raises ModelUnavailable, whose text says what to do."""
     environ = os.environ if environ is None else environ
-    directory = fetch(model_id, revision, environ)
-    if needs_conversion(directory):
-        directory = _converted(directory, environ)
-    check_usable(directory)
+    return prepare(fetch(model_id, revision, environ), "openvino", environ)
+
+
+def prepare(directory: Path, engine: str, environ: Mapping[str, str]) -> Path:
+    """What `engine` loads in place of `directory`: for openvino a conversion, where it needs one. Raises ModelUnavailable."""
+    if engine == "openvino":
+        if needs_conversion(directory):
+            directory = _converted(directory, environ)
+        check_usable(directory)
+    else:
+        check_weights(directory)
     return directory
 
 
@@ -76,6 +94,16 @@ def check_usable(directory: Path) -> None:
         what = "is empty" if not names else "holds no model: neither openvino_model.xml nor *.safetensors is there"
         raise ModelUnavailable(f"{directory} {what}")
     missing = [name for name in ("openvino_model.bin", "tokenizer.json") if name not in names]
+    if missing:
+        raise ModelUnavailable(f"{directory} lacks {' and '.join(missing)}")
+
+
+def check_weights(directory: Path) -> None:
+    """Raises ModelUnavailable, naming what is missing, when an engine that loads PyTorch weights could not load `directory`."""
+    names = {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()
+    if not any(name.endswith((".safetensors", ".bin")) and name != "openvino_model.bin" for name in names):
+        raise ModelUnavailable(f"{directory} holds no PyTorch weights (*.safetensors or *.bin)")
+    missing = [name for name in ("config.json", "tokenizer.json") if name not in names]
     if missing:
         raise ModelUnavailable(f"{directory} lacks {' and '.join(missing)}")
 

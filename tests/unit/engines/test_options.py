@@ -20,7 +20,7 @@ def test_the_command_line_says_the_same_again() -> None:
         ([], "--model is missing"),
         (["--model=/m", "--speed=11"], "unknown option --speed=11"),
         (["--model=/m", "--threads=many"], "must be a number"),
-        (["--model=/m", "--dtype=float64"], "one of auto, bfloat16, float32"),
+        (["--model=/m", "--dtype=float64"], "one of auto, bfloat16, float16, float32"),
     ],
 )
 def test_what_it_does_not_understand_it_says_in_one_line(arguments: list[str], text: str) -> None:

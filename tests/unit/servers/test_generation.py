@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from penstock.engines.base import EngineGone, EngineInfo, Finish, FinishReason, PromptLogprobs, Sampling, Token
+from penstock.engines.base import EngineGone, EngineInfo, Feature, Finish, FinishReason, PromptLogprobs, Sampling, Token
 from penstock.engines.tokenizer import TextTokenizer
 from penstock.servers.generation import (
     Generation,
@@ -23,32 +26,41 @@ from penstock.servers.generation import (
     StopStrings,
     TextFinish,
     TextToken,
+    TopToken,
 )
 from tests.tiny_models import EMOJI, END, END_ID
 
 
 class Scripted:
-    """An engine that says the same ids to everybody."""
+    """A fake engine that says the same ids to everybody. It can have every feature, and remembers what it was asked.
 
-    info = EngineInfo("scripted", "cpu", "torch.float32", 100, (END_ID,), 8)
+    With `top_n_tokens` the likeliest tokens of each step are the one that it says, and as many after it as are asked for.
+    """
+
     ready = True
     load = (0, 0)
 
-    def __init__(self, ids: Sequence[int], end: FinishReason | EngineGone = "length") -> None:
+    def __init__(
+        self, ids: Sequence[int], end: FinishReason | EngineGone = "length", features: tuple[Feature, ...] = ()
+    ) -> None:
+        self.info = EngineInfo("scripted", "cpu", "torch.float32", 100, (END_ID,), 8, features)
         self.ids = ids
         self.end = end
         self.closed_after: int | None = None
+        self.asked: Sampling | None = None
 
     async def generate(
         self, prompt: tuple[int, ...], sampling: Sampling
     ) -> AsyncGenerator[PromptLogprobs | Token | Finish, None]:
         count = 0
+        self.asked = sampling
         try:
             if sampling.prompt_logprobs:
                 yield PromptLogprobs(1, (math.nan,) * len(prompt))
             for number in self.ids:
                 count += 1
-                yield Token(1, number, -0.5)
+                top = tuple((number + rank, -0.5 - rank) for rank in range(sampling.top_n_tokens))
+                yield Token(1, number, -0.5, top)
                 await asyncio.sleep(0)
             if isinstance(self.end, EngineGone):
                 raise self.end
@@ -88,6 +100,49 @@ async def test_text_until_the_end_token(tokenizer: TextTokenizer) -> None:
     assert [s.finish for s in steps[:-1]] == [None] * 4
     assert steps[-1].finish == TextFinish("eos_token", f" four{EMOJI} five", 5, 2, 7)
     assert engine.closed_after == 5, "the engine was not told to stop"
+
+
+async def test_the_likeliest_tokens_of_each_step(tokenizer: TextTokenizer) -> None:
+    service = Generation(tokenizer, Scripted([*tokenizer.encode(" one two"), END_ID]))
+    steps = [s async for s in service.stream((1, 2), Sampling(max_new_tokens=9, top_n_tokens=2))]
+    one, two, three = (tokenizer.encode(text)[0] for text in (" one", " two", " three"))
+    assert [step.top for step in steps if isinstance(step, TextToken)] == [
+        (TopToken(one, " one", -0.5, False), TopToken(two, " two", -1.5, False)),
+        (TopToken(two, " two", -0.5, False), TopToken(three, " three", -1.5, False)),
+        (TopToken(END_ID, END, -0.5, True), TopToken(1, tokenizer.decode((1,)), -1.5, False)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+    """The tokenizer of an encoder-decoder, of T5's kind: words with a mark for the space before them."""
+    directory = tmp_path_factory.mktemp("t5")
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0), ("▁rose", -1.0), ("s", -1.0), ("▁", -9.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<pad>", "</s>", "<unk>")])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {"model_type": "t5", "is_encoder_decoder": True, "decoder_start_token_id": 0, "eos_token_id": 1}
+    (directory / "config.json").write_text(json.dumps(config))
+    return TextTokenizer.load(directory)
+
+
+async def test_an_encoder_decoders_answer_begins_anew_and_its_prefill_is_the_start_token(
+    translator: TextTokenizer,
+) -> None:
+    engine = Scripted([3, 4, 5, 1])
+    engine.info = replace(engine.info, eos_token_ids=(1,))
+    service = Generation(translator, engine)
+    steps = [s async for s in service.stream((4, 5, 1), Sampling(max_new_tokens=9, prompt_logprobs=True))]
+    assert isinstance(steps[0], Prefill)
+    assert [(token.id, token.text) for token in steps[0].tokens] == [(0, "<pad>")]
+    assert math.isnan(steps[0].tokens[0].logprob)
+    assert engine.asked is not None
+    assert not engine.asked.prompt_logprobs, "the engine has nothing to add"
+    tokens = [step for step in steps if isinstance(step, TextToken)]
+    assert [token.text for token in tokens] == [" a", " rose", "s", "</s>"]
+    assert tokens[-1].finish == TextFinish("eos_token", "a roses", 4, 3, None)
 
 
 async def test_the_last_allowed_token_is_length_whatever_it_is(tokenizer: TextTokenizer) -> None:

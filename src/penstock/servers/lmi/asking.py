@@ -78,6 +78,8 @@ def _text(request: Invocation, settings: ModelSettings) -> Ask:
     tgi = settings.tgi_compat
     if tgi and text.parameters.get("details") is None:
         given = replace(given, details=True)
+    if not given.details:  # which alone tells of them
+        given = replace(given, top_n_tokens=0)
     name = settings.output_formatter
     if (0, 28) <= settings.version < (0, 33):  # A request's own wins there; 0.33 no longer reads it.
         name = _formatter_name(text.parameters.get("output_formatter")) or name

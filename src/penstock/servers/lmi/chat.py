@@ -14,7 +14,7 @@ from penstock.engines.base import Grammar
 from penstock.engines.chattemplate import ChatTemplate, TemplateError
 from penstock.servers.chat import schemas
 from penstock.servers.chat.schema_regex import as_grammar
-from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
+from penstock.servers.lmi.parameters import MOST_TOP_TOKENS, BadInput, Given, TextParameters
 
 UNBOUNDED = 2**31 - 1
 """As long as the model's positions allow."""
@@ -50,14 +50,16 @@ def parse(body: Mapping[str, Any], version: tuple[int, int], parser: str = "") -
         grammar = _call_grammar(choice, tools)
     old = version < (0, 33)
     most = given.whole("max_tokens", 0, least=1) or (0 if old else given.whole("max_completion_tokens", 0, least=1))
-    given.whole("top_logprobs", 0, least=0)
+    top = min(given.whole("top_logprobs", 0, least=0), MOST_TOP_TOKENS)
+    logprobs = given.flag("logprobs", False)
+    parameters = replace(sampling(given, most or (30 if old else 0)), top_logprobs=top if logprobs and not old else 0)
     return Chat(
         messages=tuple(_message(item) for item in _objects(body, "messages", least=1)),
         tools=tools,
-        parameters=replace(sampling(given, most or (30 if old else 0)), grammar=grammar),
+        parameters=replace(parameters, grammar=grammar),
         model=given.text("model", ""),
         stream=given.flag("stream", False),
-        logprobs=given.flag("logprobs", False),
+        logprobs=logprobs,
         include_usage=wants_usage(body),
         parser={"none": "", "auto": parser if tools else "", "required": "required"}.get(choice, ""),
         function="" if choice in ("none", "auto", "required") else choice,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.servers.chat.calls import Called, Piece, Reader, Said, gather
-from penstock.servers.lmi.formatters import AsEvents, Asked, Lines, Step, Whole, dumps, number, visible
+from penstock.servers.lmi.formatters import AsEvents, Asked, Lines, Step, TopToken, Whole, dumps, number, visible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +198,11 @@ def _usage(asked: Asked, count: int) -> dict[str, int]:
 
 
 def _logprob(step: Step) -> dict[str, Any]:
-    """The token that was chosen, also where more `top_logprobs` are asked for: it is the one whose value the engine tells."""
-    one = {"token": step.text, "logprob": number(step.logprob), "bytes": list(step.text.encode()) or None}
-    return {**one, "top_logprobs": [one]}
+    """The token that was chosen, and as many of the likeliest as the engine tells, the chosen one first."""
+    one = _named(step)
+    others = [_named(each) for each in step.top if each.id != step.id]
+    return {**one, "top_logprobs": [one, *others][: max(len(step.top), 1)]}
+
+
+def _named(token: Step | TopToken) -> dict[str, Any]:
+    return {"token": token.text, "logprob": number(token.logprob), "bytes": list(token.text.encode()) or None}

@@ -15,6 +15,16 @@ JSON, JSON_LINES, EVENTS, PLAIN = "application/json", "application/jsonlines", "
 
 
 @dataclass(frozen=True, slots=True)
+class TopToken:
+    """One of the likeliest tokens of a step."""
+
+    id: int
+    text: str
+    logprob: float
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One generated token. `finish` is why it is the last one ("length", "eos_token", "stop_sequence"), empty before."""
 
@@ -23,6 +33,8 @@ class Step:
     logprob: float
     special: bool = False
     finish: str = ""
+    top: tuple[TopToken, ...] = ()
+    """The likeliest tokens of this step, where the request asks for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +245,7 @@ class Token28:
 
     logprob, special = "log_prob", "special_token"
 
-    def token(self, step: Step) -> dict[str, Any]:
+    def token(self, step: Step | TopToken) -> dict[str, Any]:
         token: dict[str, Any] = {"id": step.id, "text": step.text, self.logprob: number(step.logprob)}
         if step.special:
             token[self.special] = True
@@ -245,6 +257,12 @@ class Token28:
         prefill_ = {"prefill": prefill(asked, self.logprob)} if asked.prefill else {}
         return {"finish_reason": last.finish, "generated_tokens": count, "inputs": asked.inputs, **told, **prefill_}
 
+    def top_tokens(self, steps: list[Step]) -> dict[str, Any]:
+        """The member of `details`, from 0.29 on; none where no token has any."""
+        if not any(step.top for step in steps):
+            return {}
+        return {"top_tokens": [[self.token(each) for each in step.top] for step in steps]}
+
 
 class Json28(Token28, Whole):
     """0.28 and later: one object."""
@@ -252,19 +270,26 @@ class Json28(Token28, Whole):
     def answer(self, last: Step) -> bytes:
         details = {}
         if self._asked.details:
-            details = {"details": self.details(self._asked, last, len(self._steps), self._steps)}
+            told = self.details(self._asked, last, len(self._steps), self._steps) | self.top_tokens(self._steps)
+            details = {"details": told}
         return dumps({"generated_text": self.text, **details})
 
 
 class JsonLines28(Token28, Lines):
     """0.28 and later: one token a line; the last line has the text, and details on demand."""
 
+    def __init__(self, asked: Asked) -> None:
+        super().__init__(asked)
+        self._steps: list[Step] = []
+
     def line(self, step: Step) -> dict[str, Any]:
         line: dict[str, Any] = {"token": self.token(step)}
+        if self._asked.details:
+            self._steps.append(step)
         if step.finish:
             line["generated_text"] = self._text
             if self._asked.details:
-                line["details"] = self.details(self._asked, step, self._count, [])
+                line["details"] = self.details(self._asked, step, self._count, []) | self.top_tokens(self._steps)
         return line
 
     def failed(self, message: str) -> bytes:

@@ -9,14 +9,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
-from pathlib import Path
 
 from penstock.engines.base import EngineError
 from penstock.engines.chattemplate import ChatTemplate, TemplateError
-from penstock.engines.client import EngineProcess
-from penstock.engines.options import EngineOptions
 from penstock.engines.tokenizer import TextTokenizer, TokenizerError
-from penstock.servers import models
+from penstock.servers import models, textmodel
 from penstock.servers.generation import Generation
 from penstock.servers.lmi import requirements
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
@@ -28,6 +25,7 @@ from penstock.servers.lmi.requirements import RequirementsError
 from penstock.servers.lmi.settings import ModelSettings
 from penstock.servers.lmi.text import RollingBatch
 from penstock.servers.lmi.workers import HandlerPool
+from penstock.servers.textmodel import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -77,37 +75,37 @@ def _given_environ(settings: ModelSettings) -> dict[str, str]:
 
 
 async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
-    named = settings.model_id or str(settings.directory)
-    directory = await asyncio.to_thread(models.resolve, named, settings.revision, environ)
-    tokenizer = await asyncio.to_thread(TextTokenizer.load, directory)
-    options = EngineOptions(
-        model=directory,
-        dtype="float32" if settings.dtype == "fp32" else "auto",
+    wanted = Wanted(
+        model_id=settings.model_id or str(settings.directory),
+        revision=settings.revision,
+        asked=settings.asked,
         max_batch_size=settings.max_rolling_batch_size,
         max_batched_tokens=settings.max_rolling_batch_prefill_tokens,
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
     )
-    sessions, template = _sessions(settings), _template(settings, tokenizer)
-    host = await _formatters(settings, environ, directory)
+    sessions = _sessions(settings)
+    loaded = await textmodel.load(wanted, environ, timeout_s=settings.model_loading_timeout_s)
     try:
-        engine = await EngineProcess.start(options, timeout_s=settings.model_loading_timeout_s)
+        template = _template(settings, loaded.tokenizer)
+        host = await _formatters(settings, environ)
     except BaseException:
-        if host is not None:
-            await host.close()
+        await loaded.engine.close()
         raise
-    log.info("%s", chosen(settings, engine.info.name, engine.info.device, engine.info.dtype))
-    generation, rng = Generation(tokenizer, engine), random.SystemRandom()
+    log.info("%s is %s", asked_for(settings), loaded.served)
+    generation, rng = Generation(loaded.tokenizer, loaded.engine), random.SystemRandom()
     if settings.rolling_batch:
         return RollingBatch(settings, generation, rng, sessions, template, host)
     kind = Stepped if settings.enable_streaming else WholeAnswer
     return kind(settings, generation, rng)
 
 
-async def _formatters(settings: ModelSettings, environ: Mapping[str, str], model: Path) -> FormatterHost | None:
+async def _formatters(settings: ModelSettings, environ: Mapping[str, str]) -> FormatterHost | None:
     """The process of a model.py that formats, if there is one. Raises HandlerFailed, RequirementsError."""
     if not settings.formatters:
         return None
     command = await _command(settings, environ)
+    named = settings.model_id or str(settings.directory)
+    model = await asyncio.to_thread(models.fetch, named, settings.revision, environ)  # it is there already
     properties = {**await asyncio.to_thread(handler_properties, settings, environ), "model_id": str(model)}
     log.info("model %s: its requests and answers go through %s", settings.name, settings.formatters)
     return await FormatterHost.start(
@@ -136,8 +134,8 @@ def _template(settings: ModelSettings, tokenizer: TextTokenizer) -> ChatTemplate
         raise LoadError(f"option.chat_template can't be read: {error}") from error
 
 
-def chosen(settings: ModelSettings, engine: str, device: str, dtype: str) -> str:
-    """The one line that says what became of the settings which name another engine or machine."""
+def asked_for(settings: ModelSettings) -> str:
+    """The settings which name an engine or a machine, whatever becomes of them: the beginning of the one line that says it."""
     asked = [f"engine={settings.engine}"]
     if settings.rolling_batch:
         asked.append(f"rolling_batch={settings.rolling_batch}")
@@ -145,6 +143,6 @@ def chosen(settings: ModelSettings, engine: str, device: str, dtype: str) -> str
         asked.append(f"dtype={settings.dtype}")
     if settings.quantize:
         asked.append(f"quantize={settings.quantize}")
-    if settings.tensor_parallel_degree > 1:
-        asked.append(f"tensor_parallel_degree={settings.tensor_parallel_degree}")
-    return f"model {settings.name}: {', '.join(asked)} is served by the {engine} engine in {dtype} on {device}"
+    if settings.tensor_parallel_degree != 1:
+        asked.append(f"tensor_parallel_degree={settings.tensor_parallel_degree or 'max'}")
+    return f"model {settings.name}: {', '.join(asked)}"

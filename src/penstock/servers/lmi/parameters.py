@@ -63,6 +63,14 @@ class TextParameters:
     """What the answer's text must keep to."""
     adapter: str = ""
     """The LoRA adapter that answers; empty is the model itself."""
+    top_n_tokens: int = 0
+    """The likeliest tokens of each step to tell of in `details`."""
+    top_logprobs: int = 0
+    """The same for a chat, whose answer has but the chosen token where the engine does not tell others."""
+
+
+MOST_TOP_TOKENS = 20
+"""As the original's engine has it."""
 
 
 def parse(request: Invocation) -> TextRequest:
@@ -149,8 +157,16 @@ def rolling(values: Mapping[str, Any], version: tuple[int, int]) -> TextParamete
             "return_full_text": given.flag("return_full_text", False),
             "details": given.flag("details", False),
             "decoder_input_details": given.flag("decoder_input_details", False),
+            "top_n_tokens": _top_n_tokens(given) if (0, 29) <= version < (0, 33) else 0,
         }
     )
+
+
+def _top_n_tokens(given: Given) -> int:
+    count = given.whole("top_n_tokens", 0, least=0)
+    if count > MOST_TOP_TOKENS:
+        raise BadInput(f"top_n_tokens must be at most {MOST_TOP_TOKENS}, not {count}")
+    return count
 
 
 _STEPPED_SAMPLE = ("temperature", "top_p", "top_k", "typical_p")

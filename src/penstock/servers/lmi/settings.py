@@ -10,14 +10,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from penstock.engines import choice
+from penstock.engines.choice import Asked
 from penstock.servers.chat.calls import PARSERS
 from penstock.servers.lmi import properties, scripts
 
-ENGINES = ("Python", "MPI", "DeepSpeed", "FasterTransformer")
-ROLLING_BATCHES = ("auto", "scheduler", "lmi-dist", "vllm", "trtllm", "disable")
+ENGINES = ("Python", "MPI", "DeepSpeed", "FasterTransformer", "PyTorch", "OpenVINO", "vLLM", "transformers")
+ROLLING_BATCHES = (
+    "auto", "scheduler", "lmi-dist", "vllm", "trtllm", "neuron", "transformers-neuronx", "tnx", "deepspeed", "openvino",
+    "transformers", "disable",
+)  # fmt: skip
 FORMATTERS = ("json", "jsonlines", "none")
 LATER_FORMATTERS = (*FORMATTERS, "sse", "json_chat", "jsonlines_chat", "sse_chat", "3p", "3p_stream")
-QUANTIZERS = ("bitsandbytes", "bitsandbytes8", "gptq")
+QUANTIZERS = (
+    "bitsandbytes", "bitsandbytes4", "bitsandbytes8", "bitsandbytes-nf4", "bitsandbytes-fp4", "gptq", "awq", "marlin", "exl2", "eetq",
+    "squeezellm", "deepspeedfp", "fp8", "compressed-tensors", "static_int8", "int8", "int4",
+)  # fmt: skip
 DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
 
 _FROM_TGI = {
@@ -100,7 +108,39 @@ class ModelSettings:
     dtype: str = "auto"
     quantize: str = ""
     tensor_parallel_degree: int = 1
+    """0 is as many as there are devices."""
+    max_model_len: int = 0
+    """Tokens of prompt and answer together. 0 follows the model."""
+    trust_remote_code: bool = False
+    engine_forced: str = ""
+    """What PENSTOCK_ENGINE says: it comes before `engine` and `rolling_batch`."""
     requirements_warn_only: bool = False
+
+    @property
+    def asked(self) -> Asked:
+        """What bears on the choice of a text model's engine."""
+        engine, given = self._engine_asked()
+        return Asked(
+            engine=engine,
+            engine_given=given,
+            # AWS's images always have vLLM. Its name in a file for them must not keep the model from another machine.
+            if_installed=given == "option.rolling_batch=vllm",
+            dtype={"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(self.dtype, "auto"),
+            quantize=self.quantize or ("int8" if self.dtype == "int8" else ""),
+            tensor_parallel=self.tensor_parallel_degree,
+            max_length=self.max_model_len,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def _engine_asked(self) -> tuple[str, str]:
+        """The engine that a setting names, the strongest first, and that setting; both empty where none does."""
+        if self.engine_forced:
+            return self.engine_forced.lower(), f"PENSTOCK_ENGINE={self.engine_forced}"
+        if self.engine.lower() in choice.ENGINES:
+            return self.engine.lower(), f"engine={self.engine}"
+        if self.rolling_batch in choice.ENGINES:
+            return self.rolling_batch, f"option.rolling_batch={self.rolling_batch}"
+        return "", ""
 
 
 def server_version(text: str) -> tuple[int, int]:
@@ -184,9 +224,12 @@ def build(
         stateful_sessions=version >= (0, 34) and options.get("enable_stateful_sessions", "true").lower() == "true",
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
         quantize=_quantize(options),
-        tensor_parallel_degree=1
-        if options.get("tensor_parallel_degree") == "max"
+        tensor_parallel_degree=0
+        if options.get("tensor_parallel_degree", "").lower() == "max"
         else number.option("tensor_parallel_degree", 1),
+        max_model_len=number.option("max_model_len", 0),
+        trust_remote_code=options.get("trust_remote_code", "false").lower() == "true",
+        engine_forced=environ.get("PENSTOCK_ENGINE", "").strip(),
         requirements_warn_only=options.get("requirements_warn_only", "false").lower() == "true",
     )
     return _complete(settings)
@@ -272,12 +315,14 @@ def _tool_call_parser(options: Mapping[str, str]) -> str:
 
 def _quantize(options: Mapping[str, str]) -> str:
     value = options.get("quantize", "")
-    if value:
-        _one_of("option.quantize", value, QUANTIZERS)
-        if "dtype" in options:
-            raise SettingsError(
-                f"option.quantize={value} and option.dtype={options['dtype']} exclude each other: give one of them"
-            )
+    if not value:
+        loads = (("load_in_4bit", "bitsandbytes4"), ("load_in_8bit", "bitsandbytes8"))
+        return next((name for key, name in loads if options.get(key, "").lower() == "true"), "")
+    _one_of("option.quantize", value, QUANTIZERS)
+    if "dtype" in options:
+        raise SettingsError(
+            f"option.quantize={value} and option.dtype={options['dtype']} exclude each other: give one of them"
+        )
     return value
 
 

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from penstock.engines.base import EngineError, EngineFull, Sampling
+from penstock.engines.base import EngineError, EngineFull, Feature, Sampling
 from penstock.engines.chattemplate import ChatTemplate
 from penstock.engines.tokenizer import TokenizerError
 from penstock.servers.generation import Generation, Prefill, RequestRefused, TextToken
@@ -21,7 +21,7 @@ from penstock.servers.lmi import asking, formatters, sessions
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut, Untranslatable
 from penstock.servers.lmi.formatterhost import FormatterFailed, FormatterHost, Writer
-from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step
+from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step, TopToken
 from penstock.servers.lmi.parameters import BadInput, TextParameters
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
@@ -65,8 +65,8 @@ class TextModel:
 
     def sampling(self, prompt: tuple[int, ...], given: TextParameters) -> Sampling:
         """The engine's rules; the answer is cut to what the model's positions allow."""
-        if given.typical_p != 1.0:
-            raise BadInput("typical_p is not supported by this model's engine: leave it out")
+        self._refuse_what_the_engine_lacks(given)
+        told = "top_n_tokens" in self.generation.engine.info.features
         if given.adapter and "adapters" not in self.generation.engine.info.features:
             raise BadInput(f"Adapter {given.adapter} is not registered: this model's engine has no adapters")
         if given.grammar is not None and "grammar" not in self.generation.engine.info.features:
@@ -86,7 +86,25 @@ class TextModel:
             prompt_logprobs=given.decoder_input_details,
             grammar=given.grammar,
             adapter=given.adapter,
+            typical_p=given.typical_p,
+            top_n_tokens=given.top_n_tokens or (given.top_logprobs if told else 0),
         )
+
+    def _refuse_what_the_engine_lacks(self, given: TextParameters) -> None:
+        """Raises BadInput rather than answer as if a parameter had not been there."""
+        info = self.generation.engine.info
+        # An encoder-decoder's prefill is one token, which needs no engine.
+        prefill = given.decoder_input_details and not self.generation.tokenizer.config.encoder_decoder
+        asked: tuple[tuple[str, bool, Feature], ...] = (
+            ("typical_p", given.typical_p != 1.0, "typical_p"),
+            ("decoder_input_details", prefill, "prompt_logprobs"),
+            ("top_n_tokens", given.top_n_tokens > 0, "top_n_tokens"),
+        )
+        for name, is_asked, feature in asked:
+            if is_asked and feature not in info.features:
+                raise BadInput(
+                    f"{name} is not supported by the {info.name} engine, which serves this model: leave it out"
+                )
 
 
 @dataclass(slots=True)
@@ -230,7 +248,8 @@ class Pieces:
             return self._formatter.failed(str(error))
         self._over = step.finish is not None
         reason = step.finish.reason if step.finish else ""
-        told = Step(step.id, step.text, step.logprob, step.special, reason)
+        top = tuple(TopToken(each.id, each.text, each.logprob, each.special) for each in step.top)
+        told = Step(step.id, step.text, step.logprob, step.special, reason, top)
         if self._writer is None:
             return self._formatter.step(told)
         try:

@@ -312,7 +312,7 @@ def request_frame(requests: list[Invocation], settings: ModelSettings) -> tuple[
     own = {
         "model_dir": str(settings.directory),
         "device_id": "-1",
-        "tensor_parallel_degree": str(settings.tensor_parallel_degree),
+        "tensor_parallel_degree": str(settings.tensor_parallel_degree or 1),
     }
     properties: dict[str, str] = {}
     keys: list[str] = []

@@ -12,27 +12,28 @@ import os
 import random
 import signal
 from collections.abc import Coroutine, Mapping
-from pathlib import Path
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 
 from penstock.engines.base import EngineError
-from penstock.engines.client import EngineProcess
-from penstock.engines.options import EngineOptions
-from penstock.engines.tokenizer import TextTokenizer, TokenizerError
-from penstock.servers import models
+from penstock.engines.tokenizer import TokenizerError
+from penstock.servers import textmodel
 from penstock.servers.contract import Contract, fail, log_to_stdout, read_contract, serve
 from penstock.servers.generation import Generation
+from penstock.servers.textmodel import Wanted
 from penstock.servers.tgi import settings as launcher
 from penstock.servers.tgi.app import App, StartFailed
 from penstock.servers.tgi.errors import TgiError
 from penstock.servers.tgi.service import Service
 from penstock.servers.tgi.settings import Settings, SettingsError
+from penstock.servers.unavailable import ModelUnavailable
 
 log = logging.getLogger(__name__)
 MOST_BATCHED_TOKENS = 512
-"""However many MAX_BATCH_PREFILL_TOKENS allows: a longer step would hold up the streams that are running."""
+"""However many MAX_BATCH_PREFILL_TOKENS allows, on a processor: a longer step would hold up the streams that are running."""
+BATCHED_TOKENS = 4096
+"""Where MAX_BATCH_PREFILL_TOKENS is not given."""
 
 
 def main() -> None:
@@ -46,8 +47,6 @@ def main() -> None:
         settings = launcher.read(os.environ, contract.version, contract.image_uri)
     except SettingsError as error:
         fail(str(error), contract=contract)
-    for note in settings.notes:
-        log.warning("%s", note)
     app = App(lambda: unless_stopped(start(settings, os.environ)))
     origins = list(settings.cors_allow_origin)
     try:
@@ -82,19 +81,16 @@ async def unless_stopped(starting: Coroutine[Any, Any, Service]) -> Service:
 async def start(settings: Settings, environ: Mapping[str, str]) -> Service:
     """Load the model and try it. Raises StartFailed."""
     try:
-        directory = await asyncio.to_thread(models.resolve, settings.model_id, settings.revision, environ)
-        engine = await EngineProcess.start(_options(settings, directory))
-    except (models.ModelUnavailable, EngineError) as error:
+        loaded = await textmodel.load(_wanted(settings), environ)
+    except (ModelUnavailable, EngineError, TokenizerError) as error:
         raise StartFailed(str(error)) from error
+    engine, tokenizer = loaded.engine, loaded.tokenizer
     try:
-        tokenizer = await asyncio.to_thread(TextTokenizer.load, directory)
-        info = engine.info
-        log.info(
-            "model %s is served by the %s engine in %s on %s", settings.model_id, info.name, info.dtype, info.device
-        )
-        service = Service(Generation(tokenizer, engine), settings.within(info.max_positions), random.SystemRandom())
+        log.info("model %s is %s", settings.model_id, loaded.served)
+        within = settings.within(engine.info.max_positions, encoder_decoder=tokenizer.config.encoder_decoder)
+        service = Service(Generation(tokenizer, engine), within, random.SystemRandom())
         await service.warm_up()
-    except (TokenizerError, TgiError) as error:
+    except TgiError as error:
         await engine.close()
         raise StartFailed(str(error)) from error
     except BaseException:
@@ -103,13 +99,14 @@ async def start(settings: Settings, environ: Mapping[str, str]) -> Service:
     return service
 
 
-def _options(settings: Settings, directory: Path) -> EngineOptions:
-    return EngineOptions(
-        model=directory,
-        engine=settings.engine,
-        dtype=settings.dtype,
+def _wanted(settings: Settings) -> Wanted:
+    return Wanted(
+        model_id=settings.model_id,
+        revision=settings.revision,
+        asked=settings.asked,
         max_batch_size=settings.max_batch_size or settings.max_concurrent_requests,
-        max_batched_tokens=min(settings.max_batch_prefill_tokens or MOST_BATCHED_TOKENS, MOST_BATCHED_TOKENS),
+        max_batched_tokens=settings.max_batch_prefill_tokens or BATCHED_TOKENS,
+        most_batched_tokens_on_cpu=MOST_BATCHED_TOKENS,
         max_queue=settings.max_concurrent_requests + 1,
         prefix_cache=not settings.exact_prefill,
     )

@@ -112,6 +112,11 @@ def _reason(reason: Reason) -> str:
 
 def _logprobs(tokens: Sequence[TextToken]) -> str:
     content = ",".join(
-        f'{{"token":{text(token.text)},"logprob":{number(token.logprob)},"top_logprobs":[]}}' for token in tokens
+        f'{{"token":{text(token.text)},"logprob":{number(token.logprob)},"top_logprobs":[{_top(token)}]}}'
+        for token in tokens
     )
     return f'{{"content":[{content}]}}'
+
+
+def _top(token: TextToken) -> str:
+    return ",".join(f'{{"token":{text(each.text)},"logprob":{number(each.logprob)}}}' for each in token.top)

@@ -11,7 +11,7 @@ from penstock.servers.tgi.shapes import members
 
 
 def info_json(service: Service) -> str:
-    """What the server says of itself. `version` is the level it speaks; `sha` says whose work it is."""
+    """What the server says of itself. `version` is the level it speaks; `sha` says whose work it is, and by which engine."""
     settings, engine = service.settings, service.generation.engine.info
     level = settings.level
     shared_start = [("model_id", settings.model_id), ("model_sha", settings.revision or None)]
@@ -22,7 +22,7 @@ def info_json(service: Service) -> str:
     ]
     end = [
         ("version", str(level)),
-        ("sha", f"penstock-{__version__}"),
+        ("sha", f"penstock-{__version__}-{engine.name}"),
         ("docker_label", settings.docker_label or None),
     ]
     if level.modern_info:

@@ -194,7 +194,8 @@ class Service:
         except EngineFull as error:
             raise Overloaded from error
         except RequestRefused as error:
-            raise ValidationError(f"grammar is not valid: {error}") from error
+            about = "grammar is not valid: " if valid.sampling.grammar else ""
+            raise ValidationError(f"{about}{error}") from error
         except EngineError as error:
             raise GenerationError(str(error)) from error
 

@@ -6,9 +6,10 @@ Owns names, defaults and the checks that end the original before it starts. It m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from penstock.engines.options import Dtype
+from penstock.engines.choice import Asked
+from penstock.engines.facts import visible_devices
 from penstock.servers.tgi.level import Level
 
 
@@ -23,8 +24,8 @@ class Settings:
     level: Level
     model_id: str
     revision: str = ""
-    engine: str = "openvino"
-    dtype: Dtype = "auto"
+    asked: Asked = field(default_factory=Asked)
+    """What bears on the choice of an engine."""
     max_concurrent_requests: int = 128
     max_best_of: int = 2
     max_stop_sequences: int = 4
@@ -50,19 +51,24 @@ class Settings:
     compute_type: str = "gpu+optimized"
     cors_allow_origin: tuple[str, ...] = ("*",)
     docker_label: str = ""
-    notes: tuple[str, ...] = ()
-    """Settings that were taken and have no effect here, each with the reason: printed at start."""
+    encoder_decoder: bool = False
+    """Known once the model is loaded."""
 
     @property
     def pipeline_tag(self) -> str | None:
         """The hub's tag of the model. A directory has none."""
-        return None if self.model_id.startswith(("/", ".", "~", "s3://")) else "text-generation"
+        if self.model_id.startswith(("/", ".", "~", "s3://")):
+            return None
+        return "text2text-generation" if self.encoder_decoder else "text-generation"
 
-    def within(self, max_positions: int) -> Settings:
+    def within(self, max_positions: int, *, encoder_decoder: bool = False) -> Settings:
         """The same for a model that takes sequences of `max_positions`."""
         total = min(self.max_total_tokens or max_positions, max_positions)
         return replace(
-            self, max_total_tokens=total, max_input_length=min(self.max_input_length or total - 1, total - 1)
+            self,
+            max_total_tokens=total,
+            max_input_length=min(self.max_input_length or total - 1, total - 1),
+            encoder_decoder=encoder_decoder,
         )
 
 
@@ -84,8 +90,7 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
         level=level,
         model_id=model_id,
         revision=environ.get("HF_MODEL_REVISION", ""),
-        engine=environ.get("PENSTOCK_ENGINE") or "openvino",
-        dtype=_dtype(environ),
+        asked=_asked(environ, reader, 0 if derived else 2048),
         max_concurrent_requests=reader.number("MAX_CONCURRENT_REQUESTS", 128),
         max_best_of=reader.number("MAX_BEST_OF", 2),
         max_stop_sequences=reader.number("MAX_STOP_SEQUENCES", 4),
@@ -109,7 +114,6 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
         compute_type=environ.get("COMPUTE_TYPE") or "gpu+optimized" if derived else "gpu+optimized",
         cors_allow_origin=tuple(o for o in environ.get("CORS_ALLOW_ORIGIN", "*").split(",") if o),
         docker_label=image_uri,
-        notes=_notes(environ),
     )
     _check(settings)
     return settings
@@ -154,26 +158,33 @@ class _Reader:
         except ValueError:
             raise SettingsError(f"invalid value '{text}' for {name}: it must be a number") from None
 
-    def flag(self, name: str) -> bool:
-        return self._environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+    def flag(self, name: str, default: bool = False) -> bool:
+        text = self._environ.get(name, "").strip().lower()
+        return text in {"1", "true", "yes", "on"} if text else default
 
 
-def _dtype(environ: Mapping[str, str]) -> Dtype:
-    text = environ.get("DTYPE", "")
-    if text not in {"", "float16", "bfloat16", "float32"}:
-        raise SettingsError(f"invalid value '{text}' for DTYPE: it must be float16, bfloat16 or float32")
-    return "float32" if text == "float32" else "auto"
+def _asked(environ: Mapping[str, str], reader: _Reader, max_total_tokens: int) -> Asked:
+    dtype = environ.get("DTYPE", "")
+    if dtype not in {"", "float16", "bfloat16", "float32"}:
+        raise SettingsError(f"invalid value '{dtype}' for DTYPE: it must be float16, bfloat16 or float32")
+    engine = environ.get("PENSTOCK_ENGINE", "").strip()
+    return Asked(
+        engine=engine.lower(),
+        engine_given=f"PENSTOCK_ENGINE={engine}" if engine else "",
+        dtype=dtype or "auto",
+        quantize=(environ.get("HF_MODEL_QUANTIZE") or environ.get("QUANTIZE") or "").strip(),
+        tensor_parallel=_shards(environ, reader),
+        max_length=reader.number("MAX_TOTAL_TOKENS", max_total_tokens),
+        trust_remote_code=reader.flag("HF_MODEL_TRUST_REMOTE_CODE") or reader.flag("TRUST_REMOTE_CODE"),
+    )
 
 
-def _notes(environ: Mapping[str, str]) -> tuple[str, ...]:
-    notes = []
-    if quantize := environ.get("HF_MODEL_QUANTIZE") or environ.get("QUANTIZE"):
-        notes.append(f"QUANTIZE={quantize} is for GPUs: the weights are used as they are in the model's directory")
-    shards = environ.get("SM_NUM_GPUS") or environ.get("NUM_SHARD") or "1"
-    if shards not in {"0", "1"}:
-        notes.append(f"NUM_SHARD={shards}: there are no GPUs to shard over; one engine uses all cores")
-    if environ.get("DTYPE") == "float16":
-        notes.append("DTYPE=float16 is for GPUs: bfloat16 is used where the processor has it, else float32")
-    if environ.get("HF_MODEL_TRUST_REMOTE_CODE", "").lower() == "true":
-        notes.append("HF_MODEL_TRUST_REMOTE_CODE: a converted model runs none of its repository's code")
-    return tuple(notes)
+def _shards(environ: Mapping[str, str], reader: _Reader) -> int:
+    """As many as are asked for; else the devices that the environment names, 0 being all of them; else 1."""
+    for name in ("SM_NUM_GPUS", "NUM_SHARD"):
+        if environ.get(name, "").strip():
+            return max(reader.number(name, 1), 1)
+    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
+        if (text := environ.get(name, "").strip()) and reader.flag("SHARDED", True):
+            return 0 if text in ("all", "void") else max(visible_devices(text), 1)
+    return 0 if reader.flag("SHARDED") else 1

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from penstock.servers.generation import PromptToken, TextFinish, TextToken
+from penstock.servers.generation import PromptToken, TextFinish, TextToken, TopToken
 from penstock.servers.tgi.errors import TgiError
 from penstock.servers.tgi.level import Level
 
@@ -52,7 +52,8 @@ def stream_event(token: TextToken, index: int, *, prompt: str, details: bool, le
             length = f',"input_length":{token.finish.prompt_tokens}' if level.event_input_length else ""
             detail = f"{{{_end(token.finish)}{length}}}"
     lead = f'"index":{index},' if level.event_index else ""
-    return event(f'{{{lead}"token":{_token(token)},"generated_text":{generated},"details":{detail}}}', level)
+    top = f'"top_tokens":{_top(token)},' if token.top else ""
+    return event(f'{{{lead}"token":{_token(token)},{top}"generated_text":{generated},"details":{detail}}}', level)
 
 
 def generation_json(best: GeneratedSequence, others: Sequence[GeneratedSequence], *, prompt: str, details: bool) -> str:
@@ -62,14 +63,14 @@ def generation_json(best: GeneratedSequence, others: Sequence[GeneratedSequence]
         rest = ""
         if others:
             rest = f',"best_of_sequences":[{",".join(_other(sequence, prompt) for sequence in others)}]'
-        body += f',"details":{{{_end(best.finish)},{_lists(best)}{rest}}}'
+        body += f',"details":{{{_end(best.finish)},{_lists(best)}{rest}{_top_tokens(best)}}}'
     return body + "}"
 
 
 def _other(sequence: GeneratedSequence, prompt: str) -> str:
     return (
         f'{{"generated_text":{text(prompt + sequence.finish.generated_text)},'
-        f"{_end(sequence.finish)},{_lists(sequence)}}}"
+        f"{_end(sequence.finish)},{_lists(sequence)}{_top_tokens(sequence)}}}"
     )
 
 
@@ -85,7 +86,18 @@ def _lists(sequence: GeneratedSequence) -> str:
     return f'"prefill":[{prefill}],"tokens":[{",".join(map(_token, sequence.tokens))}]'
 
 
-def _token(token: TextToken) -> str:
+def _top_tokens(sequence: GeneratedSequence) -> str:
+    """The member of `details`, where any token has some; a list for each token."""
+    if not any(token.top for token in sequence.tokens):
+        return ""
+    return f',"top_tokens":[{",".join(map(_top, sequence.tokens))}]'
+
+
+def _top(token: TextToken) -> str:
+    return f"[{','.join(map(_token, token.top))}]"
+
+
+def _token(token: TextToken | TopToken) -> str:
     special = "true" if token.special else "false"
     return f'{{"id":{token.id},"text":{text(token.text)},"logprob":{number(token.logprob)},"special":{special}}}'
 

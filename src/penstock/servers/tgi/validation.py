@@ -68,7 +68,7 @@ async def validate(request: Request, settings: Settings, generation: Generation,
     if len(prompt) > most:
         raise ValidationError(f"`inputs` must have less than {most} tokens. Given: {len(prompt)}")
     grammar = checked(given.grammar, disabled=settings.disable_grammar_support) if given.grammar else None
-    _check_engine(given, generation)
+    _check_engine(given, settings, generation)
     return Valid(prompt, sampling(given, settings, new_tokens, rng, grammar), given.stop, max(given.best_of or 1, 1))
 
 
@@ -77,9 +77,10 @@ def sampling(
 ) -> Sampling:
     """The engine's form of valid parameters. Sampling is on when any of its parameters says something."""
     temperature, top_k, top_p = given.temperature or 1.0, given.top_k or 0, given.top_p or 1.0
+    typical_p = given.typical_p or 1.0
     return Sampling(
         max_new_tokens=new_tokens,
-        do_sample=given.do_sample or temperature != 1.0 or top_k > 0 or top_p < 1.0,
+        do_sample=given.do_sample or temperature != 1.0 or top_k > 0 or top_p < 1.0 or typical_p < 1.0,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -88,6 +89,10 @@ def sampling(
         seed=given.seed if given.seed is not None else rng.getrandbits(64),
         prompt_logprobs=given.decoder_input_details and settings.prefill_logprobs,
         grammar=grammar,
+        typical_p=typical_p,
+        watermark=given.watermark,
+        top_n_tokens=given.top_n_tokens or 0,
+        adapter=given.adapter_id or "",
     )
 
 
@@ -122,10 +127,13 @@ def _check_values(given: Parameters, settings: Settings) -> None:
         raise ValidationError(f"`top_n_tokens` must be >= 0 and <= {most}. Given: {given.top_n_tokens}")
 
 
-def _check_engine(given: Parameters, generation: Generation) -> None:
+def _check_engine(given: Parameters, settings: Settings, generation: Generation) -> None:
     """Last, what the contract has and the engine lacks (docs/tgi.md)."""
     info = generation.engine.info
+    # An encoder-decoder's prefill is one token, which needs no engine.
+    prefill = given.decoder_input_details and settings.prefill_logprobs and not settings.encoder_decoder
     asked: dict[str, tuple[bool, Feature]] = {
+        "decoder_input_details": (prefill, "prompt_logprobs"),
         "typical_p": (given.typical_p is not None, "typical_p"),
         "watermark": (given.watermark, "watermark"),
         "top_n_tokens": (bool(given.top_n_tokens), "top_n_tokens"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.servers.lmi.formatters import Asked, Step, failed28
+from penstock.servers.lmi.formatters import Asked, Step, TopToken, failed28
 from penstock.servers.lmi.levels import choose
 
 STEPS = (
@@ -134,3 +134,29 @@ def test_033_has_always_the_same_members() -> None:
     assert list(whole["details"]) == ["finish_reason", "generated_tokens", "seed", "prefill", "tokens"]
     assert whole["details"]["prefill"] == [{"id": 5, "text": "in", "logprob": None}]
     assert pieces("", (0, 33), stream=False)[-1] == '{"generated_text": "It \\"é\\n😀"}\n'.encode()
+
+
+TOLD = (
+    Step(11, "It", -0.5, top=(TopToken(11, "It", -0.5), TopToken(2, "<|endoftext|>", -2.0, special=True))),
+    Step(7, "!", -0.25, finish="length", top=(TopToken(8, "?", -0.125), TopToken(7, "!", -0.25))),
+)
+
+
+@pytest.mark.parametrize(
+    ("tgi", "logprob", "special"), [(False, "log_prob", "special_token"), (True, "logprob", "special")]
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_likeliest_tokens_end_the_details(stream: bool, tgi: bool, logprob: str, special: str) -> None:
+    formatter = choose("jsonlines" if stream else "json", (0, 29), stream, tgi=tgi)(Asked(details=True))
+    body = json.loads([formatter.step(step) for step in TOLD][-1])
+    details = (body[0] if tgi and not stream else body)["details"]
+    assert list(details)[-1] == "top_tokens"
+    assert details["top_tokens"] == [
+        [{"id": 11, "text": "It", logprob: -0.5}, {"id": 2, "text": "<|endoftext|>", logprob: -2.0, special: True}],
+        [{"id": 8, "text": "?", logprob: -0.125}, {"id": 7, "text": "!", logprob: -0.25}],
+    ]
+
+
+def test_without_any_there_is_no_such_member() -> None:
+    formatter = choose("json", (0, 29), False)(Asked(details=True))
+    assert "top_tokens" not in json.loads([formatter.step(step) for step in STEPS][-1])["details"]

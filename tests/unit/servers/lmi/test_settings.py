@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.engines.choice import Asked
 from penstock.servers.lmi import settings
 from penstock.servers.lmi.settings import ModelSettings, SettingsError, max_request_size
 
@@ -158,14 +159,14 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("engine=MPI", "no model is named: set option.model_id"),
-        ("engine=PyTorch\noption.model_id=a/b", "engine=PyTorch is not supported: use one of Python, MPI"),
+        ("engine=OnnxRuntime\noption.model_id=a/b", "engine=OnnxRuntime is not supported: use one of Python, MPI"),
         (
             "option.model_id=a/b\noption.output_formatter=xml",
             "output_formatter=xml is not supported: use one of json, jsonlines, none",
         ),
         ("option.model_id=a/b\noption.output_formatter=sse", "output_formatter=sse is not supported"),
         ("option.model_id=a/b\noption.rolling_batch=magic", "rolling_batch=magic is not supported"),
-        ("option.model_id=a/b\noption.quantize=awq", "quantize=awq is not supported: use one of bitsandbytes"),
+        ("option.model_id=a/b\noption.quantize=magic", "quantize=magic is not supported: use one of bitsandbytes"),
         ("option.model_id=a/b\noption.quantize=gptq\noption.dtype=fp16", "exclude each other"),
         ("option.model_id=a/b\noption.dtype=fp8", "dtype=fp8 is not supported"),
         ("option.model_id=a/b\noption.s3url=s3://x/y", "the same thing"),
@@ -183,3 +184,56 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_named(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=reason):
         read(tmp_path, text)
+
+
+def forced(engine: str, given: str, *, if_installed: bool = False) -> Asked:
+    return Asked(engine=engine, engine_given=given, if_installed=if_installed)
+
+
+@pytest.mark.parametrize(
+    ("lines", "environ", "expected"),
+    [
+        ("", {}, Asked()),
+        *((f"engine={name}", {}, Asked()) for name in ("Python", "MPI", "DeepSpeed", "FasterTransformer", "PyTorch")),
+        *(
+            (f"option.rolling_batch={name}", {}, Asked())
+            for name in (
+                "auto",
+                "scheduler",
+                "lmi-dist",
+                "trtllm",
+                "neuron",
+                "transformers-neuronx",
+                "deepspeed",
+                "disable",
+            )
+        ),
+        ("engine=OpenVINO", {}, forced("openvino", "engine=OpenVINO")),
+        ("engine=vllm", {}, forced("vllm", "engine=vLLM")),
+        ("option.rolling_batch=transformers", {}, forced("transformers", "option.rolling_batch=transformers")),
+        ("option.rolling_batch=openvino", {}, forced("openvino", "option.rolling_batch=openvino")),
+        ("option.rolling_batch=vllm", {}, forced("vllm", "option.rolling_batch=vllm", if_installed=True)),
+        ("engine=OpenVINO\noption.rolling_batch=vllm", {}, forced("openvino", "engine=OpenVINO")),
+        ("engine=OpenVINO", {"PENSTOCK_ENGINE": "vllm"}, forced("vllm", "PENSTOCK_ENGINE=vllm")),
+        ("option.rolling_batch=vllm", {"PENSTOCK_ENGINE": "Steam"}, forced("steam", "PENSTOCK_ENGINE=Steam")),
+        ("option.tensor_parallel_degree=4", {}, Asked(tensor_parallel=4)),
+        ("option.tensor_parallel_degree=max", {}, Asked(tensor_parallel=0)),
+        ("", {"SM_NUM_GPUS": "2"}, Asked(tensor_parallel=2)),
+        ("option.max_model_len=512", {}, Asked(max_length=512)),
+        ("option.trust_remote_code=true", {}, Asked(trust_remote_code=True)),
+        ("", {"HF_MODEL_TRUST_REMOTE_CODE": "true"}, Asked(trust_remote_code=True)),
+        ("option.quantize=awq", {}, Asked(quantize="awq")),
+        ("", {"HF_MODEL_QUANTIZE": "bitsandbytes-nf4"}, Asked(quantize="bitsandbytes-nf4")),
+        ("option.load_in_8bit=true", {}, Asked(quantize="bitsandbytes8")),
+        ("option.load_in_4bit=TRUE", {}, Asked(quantize="bitsandbytes4")),
+        ("option.load_in_8bit=false", {}, Asked()),
+        ("option.dtype=int8", {}, Asked(quantize="int8")),
+        ("option.dtype=fp32", {}, Asked(dtype="float32")),
+        ("option.dtype=fp16", {}, Asked(dtype="float16")),
+        ("option.data_type=bf16", {}, Asked(dtype="bfloat16")),
+    ],
+)
+def test_what_bears_on_the_choice_of_an_engine(
+    lines: str, environ: dict[str, str], expected: Asked, tmp_path: Path
+) -> None:
+    assert read(tmp_path, f"option.model_id=a/b\n{lines}", environ).asked == expected

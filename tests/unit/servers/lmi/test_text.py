@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any, cast
 
 import pytest
 
-from penstock.servers.generation import Prefill, TextToken
+from penstock.engines.base import Feature, Sampling
+from penstock.engines.tokenizer import TextTokenizer
+from penstock.servers.generation import Generation, Prefill, TextToken
 from penstock.servers.lmi.errors import StreamBroken, Untranslatable
 from penstock.servers.lmi.formatters import Asked, Json28, JsonLines28, Make
+from penstock.servers.lmi.replies import Reply
+from penstock.servers.lmi.requests import Invocation
 from penstock.servers.lmi.settings import ModelSettings
 from penstock.servers.lmi.text import Pieces, RollingBatch
+from tests.unit.servers.test_generation import Scripted
 
 
 class Silent:
@@ -52,3 +58,83 @@ async def test_a_stream_that_stops_is_cut() -> None:
         await anext(pieces)
     await pieces.aclose()
     assert engine.closed
+
+
+ABLE: tuple[Feature, ...] = ("prompt_logprobs", "typical_p", "top_n_tokens")
+
+
+async def answered(
+    tiny_model: Path, body: dict[str, Any], features: tuple[Feature, ...], version: tuple[int, int] = (0, 29)
+) -> tuple[Sampling | None, Reply]:
+    """What the engine was asked for a body, and the answer."""
+    tokenizer = TextTokenizer.load(tiny_model)
+    engine = Scripted(tokenizer.encode(" one two"), features=features)
+    settings = ModelSettings(name="m", directory=Path(), version=version, rolling_batch="auto")
+    model = RollingBatch(settings, Generation(tokenizer, engine), random.Random(1))
+    data = json.dumps({"inputs": " zero", **body}).encode()
+    if "messages" in body:
+        data = json.dumps(body).encode()
+    reply = await model.predict(Invocation((("Content-Type", "application/json"),), (("data", data),)))
+    return engine.asked, reply
+
+
+@pytest.mark.parametrize(
+    ("parameters", "version", "expected"),
+    [
+        ({"typical_p": 0.5}, (0, 23), {"typical_p": 0.5, "do_sample": True}),
+        ({"typical_p": 0.5}, (0, 29), {"typical_p": 0.5}),
+        ({"top_n_tokens": 3, "details": True}, (0, 29), {"top_n_tokens": 3}),
+        ({"top_n_tokens": 3}, (0, 29), {"top_n_tokens": 0}),
+        ({"top_n_tokens": 3, "details": True}, (0, 28), {"top_n_tokens": 0}),
+        ({"top_n_tokens": 3, "details": True}, (0, 33), {"top_n_tokens": 0}),
+        ({"decoder_input_details": True, "details": True}, (0, 29), {"prompt_logprobs": True}),
+    ],
+)
+async def test_what_an_able_engine_is_told(
+    tiny_model: Path, parameters: dict[str, Any], version: tuple[int, int], expected: dict[str, Any]
+) -> None:
+    parameters = {"max_new_tokens": 2, **parameters}
+    sampling, reply = await answered(tiny_model, {"parameters": parameters}, ABLE, version)
+    assert reply.status == 200
+    assert {name: getattr(sampling, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"typical_p": 0.5}, "typical_p"),
+        ({"decoder_input_details": True}, "decoder_input_details"),
+        ({"top_n_tokens": 1, "details": True}, "top_n_tokens"),
+    ],
+)
+async def test_what_the_engine_lacks_is_refused(tiny_model: Path, parameters: dict[str, Any], name: str) -> None:
+    sampling, reply = await answered(tiny_model, {"parameters": parameters}, ())
+    assert sampling is None
+    assert reply.status == 424
+    error = f"{name} is not supported by the scripted engine, which serves this model: leave it out"
+    assert json.loads(cast(bytes, reply.body)) == {"code": 424, "error": error}
+
+
+async def test_more_of_the_likeliest_tokens_than_the_original_gives_are_refused(tiny_model: Path) -> None:
+    _, reply = await answered(tiny_model, {"parameters": {"top_n_tokens": 21, "details": True}}, ABLE)
+    assert json.loads(cast(bytes, reply.body))["error"] == "top_n_tokens must be at most 20, not 21"
+
+
+async def test_the_likeliest_tokens_of_an_answer(tiny_model: Path) -> None:
+    parameters = {"max_new_tokens": 2, "details": True, "top_n_tokens": 2}
+    _, reply = await answered(tiny_model, {"parameters": parameters}, ABLE)
+    details = json.loads(cast(bytes, reply.body))["details"]
+    assert [[top["text"] for top in step] for step in details["top_tokens"]] == [[" one", " two"], [" two", " three"]]
+
+
+@pytest.mark.parametrize(
+    ("version", "features", "texts"),
+    [((0, 33), ABLE, [" one", " two"]), ((0, 33), (), [" one"]), ((0, 29), ABLE, [" one"])],
+)
+async def test_top_logprobs_of_a_chat_are_as_many_as_the_engine_tells(
+    tiny_model: Path, version: tuple[int, int], features: tuple[Feature, ...], texts: list[str]
+) -> None:
+    chat = {"messages": [{"role": "user", "content": "count"}], "logprobs": True, "top_logprobs": 2, "max_tokens": 2}
+    _, reply = await answered(tiny_model, chat, features, version)
+    first = json.loads(cast(bytes, reply.body))["choices"][0]["logprobs"]["content"][0]
+    assert [top["token"] for top in first["top_logprobs"]] == texts

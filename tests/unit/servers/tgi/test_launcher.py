@@ -50,7 +50,7 @@ def test_what_the_server_makes_of_it() -> None:
     flags = ("--model-id=/m", "--max-total-tokens=99", "--api-key=k", "--disable-grammar-support", "--quantize=gptq")
     read = settings.read(given(*flags), "3.3.7")
     assert (read.model_id, read.max_total_tokens, read.api_key, read.disable_grammar_support) == ("/m", 99, "k", True)
-    assert read.notes[0].startswith("QUANTIZE=gptq")
+    assert read.asked.quantize == "gptq"
 
 
 @pytest.mark.parametrize("arguments", [["--port=x"], ["--dtype=int3"], ["--max-best"], ["--sharded"], ["--nothing=1"]])

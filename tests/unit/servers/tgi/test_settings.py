@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.engines.choice import Asked
 from penstock.servers.tgi.level import Level
 from penstock.servers.tgi.settings import SettingsError, read
 
@@ -30,7 +31,7 @@ def test_the_blogs_environment() -> None:
         {"HF_MODEL_ID": "tiiuae/falcon-7b-instruct", "SM_NUM_GPUS": "4", "HF_MODEL_QUANTIZE": "bitsandbytes"}, "0.8.2"
     )
     assert settings.pipeline_tag == "text-generation"
-    assert [note.split("=")[0] for note in settings.notes] == ["QUANTIZE", "NUM_SHARD"]
+    assert (settings.asked.quantize, settings.asked.tensor_parallel) == ("bitsandbytes", 4)
     assert read({"HF_MODEL_ID": "/opt/ml/model"}, "").pipeline_tag is None
 
 
@@ -79,3 +80,35 @@ def test_the_default_of_max_new_tokens_by_version(version: str, new_tokens: int 
 @pytest.mark.parametrize(("version", "full"), [("1.4.0", False), ("1.4.1", False), ("1.4.2", True)])
 def test_full_text_without_a_tag_by_version(version: str, full: bool) -> None:
     assert Level.parse(version).full_text_without_tag is full
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Asked(max_length=2048)),
+        ({"PENSTOCK_ENGINE": "vLLM"}, Asked(engine="vllm", engine_given="PENSTOCK_ENGINE=vLLM", max_length=2048)),
+        ({"DTYPE": "float16", "MAX_TOTAL_TOKENS": "3000"}, Asked(dtype="float16", max_length=3000)),
+        ({"QUANTIZE": "awq"}, Asked(quantize="awq", max_length=2048)),
+        ({"HF_MODEL_QUANTIZE": "gptq", "QUANTIZE": "awq"}, Asked(quantize="gptq", max_length=2048)),
+        ({"HF_MODEL_TRUST_REMOTE_CODE": "true"}, Asked(trust_remote_code=True, max_length=2048)),
+        ({"TRUST_REMOTE_CODE": "true"}, Asked(trust_remote_code=True, max_length=2048)),
+        ({"SM_NUM_GPUS": "4", "NUM_SHARD": "2"}, Asked(tensor_parallel=4, max_length=2048)),
+        ({"NUM_SHARD": "2"}, Asked(tensor_parallel=2, max_length=2048)),
+        ({"CUDA_VISIBLE_DEVICES": "0,1,2"}, Asked(tensor_parallel=3, max_length=2048)),
+        ({"NVIDIA_VISIBLE_DEVICES": "all"}, Asked(tensor_parallel=0, max_length=2048)),
+        ({"NVIDIA_VISIBLE_DEVICES": "0,1", "SHARDED": "false"}, Asked(tensor_parallel=1, max_length=2048)),
+        ({"SHARDED": "true"}, Asked(tensor_parallel=0, max_length=2048)),
+    ],
+)
+def test_what_bears_on_the_choice_of_an_engine(environment: dict[str, str], expected: Asked) -> None:
+    assert read({**MODEL, **environment}, "1.0.3").asked == expected
+
+
+def test_from_3_0_the_longest_sequence_follows_the_model_unless_it_is_given() -> None:
+    assert read(MODEL, "3.3.7").asked.max_length == 0
+    assert read({**MODEL, "MAX_TOTAL_TOKENS": "100"}, "3.3.7").asked.max_length == 100
+
+
+def test_an_encoder_decoder_has_another_tag() -> None:
+    settings = read(MODEL, "").within(512, encoder_decoder=True)
+    assert settings.pipeline_tag == "text2text-generation"

@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import math
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.servers.generation import PromptToken, TextFinish, TextToken
+from penstock.servers.generation import PromptToken, TextFinish, TextToken, TopToken
+from penstock.servers.tgi.chat_shapes import Stamp, chat_chunk, chat_completion
 from penstock.servers.tgi.errors import ValidationError
 from penstock.servers.tgi.level import Level
 from penstock.servers.tgi.shapes import (
@@ -110,3 +112,51 @@ def test_every_single_precision_number_comes_back(value: float) -> None:
     digits = len(written.partition("e")[0].replace("-", "").replace(".", "").strip("0"))
     if 1 < digits <= 9:
         assert struct.pack("f", float(f"{value:.{digits - 2}e}")) != struct.pack("f", value)
+
+
+TOP = (TopToken(13, "\n", -0.5078125, False), TopToken(2, "</s>", -1.5, True))
+TOP_JSON = (
+    '[{"id":13,"text":"\\n","logprob":-0.5078125,"special":false},{"id":2,"text":"</s>","logprob":-1.5,"special":true}]'
+)
+
+
+def test_the_likeliest_tokens_follow_the_token_of_an_event() -> None:
+    told = replace(TOKEN, top=TOP)
+    rest = (
+        f'"token":{{"id":13,"text":"\\n","logprob":-0.5078125,"special":false}},"top_tokens":{TOP_JSON},'
+        '"generated_text":null,"details":null}\n\n'
+    )
+    assert stream_event(told, 1, prompt="", details=True, level=T1) == f"data:{{{rest}".encode()
+    assert stream_event(told, 1, prompt="", details=True, level=T3) == f'data: {{"index":1,{rest}'.encode()
+    last = stream_event(replace(LAST, top=TOP), 2, prompt="", details=False, level=T1).decode()
+    assert (
+        f'"special":true}},"top_tokens":{TOP_JSON},"generated_text":"\nhé","details":null}}'.replace("\n", "\\n")
+        in last
+    )
+
+
+def test_the_likeliest_tokens_end_the_details_of_a_whole_answer() -> None:
+    told = replace(TOKEN, top=TOP)
+    best = GeneratedSequence((), (told, LAST), TextFinish("length", "x", 2, 2, None))
+    other = GeneratedSequence((), (told,), TextFinish("length", "y", 1, 2, 3))
+    body = generation_json(best, [other], prompt="", details=True)
+    assert body.endswith(f']}}],"top_tokens":[{TOP_JSON},[]]}}}}'), (
+        "after best_of_sequences, with a list for each token"
+    )
+    details = json.loads(body)["details"]
+    assert list(details)[-3:] == ["tokens", "best_of_sequences", "top_tokens"]
+    assert list(details["best_of_sequences"][0])[-2:] == ["tokens", "top_tokens"]
+    assert details["best_of_sequences"][0]["top_tokens"] == [json.loads(TOP_JSON)]
+
+
+def test_top_logprobs_of_a_chat() -> None:
+    stamp = Stamp(1, "m", "f")
+    told = replace(TOKEN, top=TOP)
+    chunk = chat_chunk(stamp, told, "\n", call_id="0", logprobs=True)
+    expected = (
+        '"logprobs":{"content":[{"token":"\\n","logprob":-0.5078125,"top_logprobs":'
+        '[{"token":"\\n","logprob":-0.5078125},{"token":"</s>","logprob":-1.5}]}]}'
+    )
+    assert expected in chunk
+    assert expected in chat_completion(stamp, "\n", [told], TextFinish("length", "x", 1, 2, None), logprobs=True)
+    assert '"logprobs":null' in chat_chunk(stamp, told, "\n", call_id="0", logprobs=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from penstock.engines.base import Feature
 from penstock.engines.tokenizer import TextTokenizer
 from penstock.servers.generation import Generation
 from penstock.servers.tgi.errors import ValidationError
@@ -145,3 +146,36 @@ async def test_a_seed_is_drawn_where_none_is_given(generation: Generation) -> No
     valid = await validate(request_of(do_sample=True), SETTINGS, generation, random.Random(1))
     assert valid.sampling.seed == random.Random(1).getrandbits(64)
     assert (await validate(request_of(seed=0), SETTINGS, generation, random.Random(1))).sampling.seed == 0
+
+
+ABLE: tuple[Feature, ...] = ("prompt_logprobs", "typical_p", "watermark", "top_n_tokens", "adapters")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"typical_p": 0.5}, {"typical_p": 0.5, "do_sample": True}),
+        ({"watermark": True}, {"watermark": True, "do_sample": False}),
+        ({"top_n_tokens": 5}, {"top_n_tokens": 5}),
+        ({"top_n_tokens": 0}, {"top_n_tokens": 0}),
+        ({"adapter_id": "mine"}, {"adapter": "mine"}),
+        ({"decoder_input_details": True}, {"prompt_logprobs": True}),
+        ({}, {"typical_p": 1.0, "watermark": False, "top_n_tokens": 0, "adapter": "", "prompt_logprobs": False}),
+    ],
+)
+async def test_what_an_able_engine_is_told(
+    generation: Generation, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    able = Generation(generation.tokenizer, Scripted([], features=ABLE))
+    valid = await validate(request_of(**given), SETTINGS, able, random.Random(1))
+    assert {name: getattr(valid.sampling, name) for name in expected} == expected
+
+
+async def test_prompt_logprobs_are_refused_where_they_would_be_given_and_the_engine_has_none(
+    generation: Generation,
+) -> None:
+    request = request_of(decoder_input_details=True)
+    with pytest.raises(ValidationError, match="`decoder_input_details` is not supported by the scripted engine"):
+        await validate(request, SETTINGS, generation, random.Random(1))
+    await validate(request, replace(SETTINGS, prefill_logprobs=False), generation, random.Random(1))
+    await validate(request, replace(SETTINGS, encoder_decoder=True), generation, random.Random(1))

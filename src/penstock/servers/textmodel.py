@@ -1,0 +1,122 @@
+"""From settings to a text model that answers: directory, engine, tokenizer.
+
+Owns the order (fetch, look, choose, convert, start, read the tokenizer) for every server that generates text, and the lines in the log that
+say which engine serves a model, and which settings it does not follow. It must never know a server's own settings or formats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.engines import apart, choice, facts
+from penstock.engines.choice import Asked, Choice, ChoiceError, Terms
+from penstock.engines.client import EngineProcess
+from penstock.engines.options import EngineOptions
+from penstock.engines.tokenizer import TextTokenizer
+from penstock.servers import models
+from penstock.servers.unavailable import ModelUnavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a server asks for. Tokens and requests; `asked` is what bears on the choice of an engine."""
+
+    model_id: str
+    revision: str = ""
+    asked: Asked = field(default_factory=Asked)
+    max_batch_size: int = 64
+    max_batched_tokens: int = 512
+    most_batched_tokens_on_cpu: int = 0
+    """A bound of the former without a GPU, where a long step holds up the streams that run. 0 is none."""
+    max_queue: int = 1024
+    prefix_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be started for a model."""
+
+    choice: Choice
+    options: EngineOptions
+    command: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is served. `plan` says why by this engine."""
+
+    plan: Plan
+    tokenizer: TextTokenizer
+    engine: EngineProcess
+
+    @property
+    def served(self) -> str:
+        """How it is served, as the end of a sentence: engine, arithmetic, device, and why this engine."""
+        info = self.engine.info
+        return f"served by the {info.name} engine in {info.dtype} on {info.device}: {self.plan.choice.why}"
+
+
+async def load(wanted: Wanted, environ: Mapping[str, str], *, timeout_s: float = 1200.0) -> Loaded:
+    """Load a model. Raises ModelUnavailable, EngineError or TokenizerError, with nothing left running."""
+    ready = await asyncio.to_thread(plan, wanted, environ)
+    for line in ready.lines:
+        log.warning("%s", line)
+    engine = await EngineProcess.start(ready.options, timeout_s=timeout_s, command=ready.command)
+    try:
+        tokenizer = await asyncio.to_thread(TextTokenizer.load, ready.options.model)
+    except BaseException:
+        await engine.close()
+        raise
+    return Loaded(ready, tokenizer, engine)
+
+
+def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
+    """Find the model, choose its engine, and convert it if that one needs it. Blocking, perhaps for long. Raises ModelUnavailable."""
+    home = models.models_directory(environ).parent
+    directory = models.fetch(wanted.model_id, wanted.revision, environ)
+    try:
+        model, machine = facts.model_facts(directory), facts.machine_facts(home, environ)
+        chosen = choice.choose(wanted.asked, model, machine)
+        terms = choice.terms(chosen, wanted.asked, model, machine)
+    except (ChoiceError, ValueError) as error:
+        raise ModelUnavailable(str(error)) from error
+    directory = models.prepare(directory, chosen.engine, environ)
+    return Plan(
+        chosen,
+        _options(wanted, chosen, terms, directory, on_cpu=not machine.gpus),
+        _command(chosen, home, environ),
+        terms.lines,
+    )
+
+
+def _options(wanted: Wanted, chosen: Choice, terms: Terms, directory: Path, *, on_cpu: bool) -> EngineOptions:
+    batched = wanted.max_batched_tokens
+    if wanted.most_batched_tokens_on_cpu and (on_cpu or chosen.engine == "openvino"):
+        batched = min(batched, wanted.most_batched_tokens_on_cpu)
+    return EngineOptions(
+        model=directory,
+        engine=chosen.engine,
+        dtype=terms.dtype,
+        max_batch_size=wanted.max_batch_size,
+        max_batched_tokens=batched,
+        max_queue=wanted.max_queue,
+        prefix_cache=wanted.prefix_cache,
+        quantize="" if chosen.engine == "openvino" else terms.quantize,
+        tensor_parallel=terms.tensor_parallel,
+        max_length=terms.max_length,
+        trust_remote_code=terms.trust_remote_code,
+    )
+
+
+def _command(chosen: Choice, home: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+    python = apart.interpreter(chosen.engine, home, environ)
+    if python is None:
+        raise ModelUnavailable(f"the {chosen.engine} engine has no Python any more")
+    return apart.command(python)
