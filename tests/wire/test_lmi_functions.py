@@ -113,3 +113,60 @@ def test_a_script_that_leads_nowhere_fails_the_endpoint(tmp_path: Path) -> None:
         status, message, _ = failing(tmp_path, write_handler(tmp_path / "model", handler=handler))
         assert status != 0
         assert reason in message
+
+
+DECORATED = """
+from djl_python import Input, Output
+from djl_python.input_parser import init_handler, input_formatter, prediction_handler
+from djl_python.output_formatter import output_formatter
+
+
+@init_handler
+def load(model_dir):
+    return {"factor": 3}
+
+
+@input_formatter
+def read(inputs: Input, content_type):
+    return inputs.get_as_json()["n"]
+
+
+@prediction_handler
+def predict(X, model):
+    return X * model["factor"]
+
+
+@output_formatter
+def write(predictions):
+    return {"prediction": predictions}
+"""
+
+
+def test_functions_by_decorators(tmp_path: Path) -> None:
+    with running(tmp_path, write_handler(tmp_path / "model", handler=DECORATED)) as server:
+        answer = server.ask({"n": 5})
+        assert (answer.json(), answer.headers["content-type"]) == ({"prediction": 15}, "application/json")
+        assert server.ask({}).status == 424
+
+
+def test_what_is_accepted_where_a_client_accepts_anything(tmp_path: Path) -> None:
+    directory = write_handler(tmp_path / "model", handler=SHORT)
+    environ = {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv", "PENSTOCK_SERVER_VERSION": "0.36.0"}
+    with running(tmp_path, directory, **environ) as server:
+        assert server.ask({"inputs": [1, 2]}).body == b"sum\r\n3\r\n"
+        assert server.ask({"inputs": [1, 2]}, Accept="*/*").body == b"sum\r\n3\r\n"
+        assert server.ask({"inputs": [1, 2]}, Accept="application/json").json() == [{"sum": 3}]
+
+
+def test_a_script_for_several_processes_finds_its_rank(tmp_path: Path) -> None:
+    handler = """
+import os
+from djl_python import Output
+
+
+def handle(inputs):
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    return None if inputs.is_empty() else Output().add({name: os.environ[name] for name in names})
+"""
+    with running(tmp_path, write_handler(tmp_path / "model", "engine=MPI\n", handler)) as server:
+        assert server.ask({}).json() == {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}

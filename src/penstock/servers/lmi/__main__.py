@@ -9,13 +9,13 @@ import os
 from collections.abc import Mapping
 
 from penstock.servers.contract import Contract, fail, log_to_stdout, read_contract, serve
+from penstock.servers.lmi import memory, serverconfig
 from penstock.servers.lmi import settings as model_settings
 from penstock.servers.lmi.app import App
 from penstock.servers.lmi.discovery import NothingToServe, discover
 from penstock.servers.lmi.load import load
 from penstock.servers.lmi.management import Management
-from penstock.servers.lmi.registry import Models
-from penstock.servers.lmi.replies import MAX_BODY
+from penstock.servers.lmi.registry import Handler, Models
 from penstock.servers.lmi.settings import ModelSettings, SettingsError
 
 
@@ -41,17 +41,26 @@ def build(
     contract: Contract, environ: Mapping[str, str], startup: list[ModelSettings], version: tuple[int, int]
 ) -> App:
     """The application, which loads `startup` when it starts."""
-    models = Models(lambda settings: load(settings, environ))
+
+    async def load_if_there_is_room(settings: ModelSettings) -> Handler:
+        memory.admit(settings)
+        return await load(settings, environ)
+
+    models = Models(load_if_there_is_room)
+
+    try:
+        config = serverconfig.read(environ, version)
+    except SettingsError as error:
+        fail(str(error), contract=contract)
 
     async def start() -> None:
         for settings in startup:
-            await models.register(settings, settings.directory.as_uri(), at_startup=True)
+            if config.wait_model_loading:
+                await models.register(settings, settings.directory.as_uri(), at_startup=True)
+            else:
+                models.schedule(settings, settings.directory.as_uri(), at_startup=True)
 
-    try:
-        max_body = model_settings.max_request_size(environ, version, MAX_BODY)
-    except SettingsError as error:
-        fail(str(error), contract=contract)
-    return App(models, Management(models, environ, version), start, max_body)
+    return App(models, Management(models, environ, version), start, config)
 
 
 def _read_all(contract: Contract, environ: Mapping[str, str], version: tuple[int, int]) -> list[ModelSettings]:

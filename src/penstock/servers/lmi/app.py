@@ -8,26 +8,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, QueryParams
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from penstock.engines import conversion
-from penstock.servers.lmi.errors import BadRequest, LmiError, ResourceNotFound, StreamBroken
+from penstock.servers.lmi import jobs, metrics
+from penstock.servers.lmi.errors import BadRequest, LmiError, MethodNotAllowed, ResourceNotFound, StreamBroken
+from penstock.servers.lmi.inference import Inference
 from penstock.servers.lmi.management import Management
 from penstock.servers.lmi.registry import Entry, LoadError, Models
-from penstock.servers.lmi.replies import (
-    MAX_BODY,
-    Reply,
-    error_reply,
-    json_reply,
-    read_body,
-    send_reply,
-    while_connected,
-)
-from penstock.servers.lmi.requests import invocation
+from penstock.servers.lmi.replies import Reply, error_reply, json_reply, read_body, send_reply
+from penstock.servers.lmi.requests import Invocation, invocation
+from penstock.servers.lmi.serverconfig import ServerConfig
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +39,15 @@ class App:
         models: Models,
         management: Management,
         start: Callable[[], Awaitable[None]],
-        max_body: int = MAX_BODY,
+        config: ServerConfig,
     ) -> None:
         self._models = models
         self._management = management
         self._start = start
-        self._max_body = max_body
+        self._config = config
+        self._metrics = metrics.Metrics()
+        self._inference = Inference(models, config, self._metrics)
+        self._jobs = jobs.Jobs(config.cache_capacity)
         self.failure = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,11 +55,14 @@ class App:
             await self._live(receive, send)
             return
         started = False
+        request_id = Headers(scope=scope).get(self._config.request_id_header, "")
 
-        async def watched(message: object) -> None:
+        async def watched(message: Message) -> None:
             nonlocal started
             started = True
-            await send(message)  # type: ignore[arg-type]
+            if message["type"] == "http.response.start":
+                message = named(message, request_id)
+            await send(message)
 
         try:
             await self._serve(scope, receive, watched)
@@ -69,10 +72,16 @@ class App:
         except LmiError as error:
             if started:
                 raise
-            await send_reply(error_reply(error), send)
+            await send_reply(error_reply(error), watched)
+        except Exception as error:
+            if started:
+                raise
+            log.exception("a request failed")
+            await send_reply(error_reply(LmiError(str(error) or type(error).__name__)), watched)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        begun = time.monotonic()
         try:
             with _sigterm_ends_at_once():
                 await self._start()
@@ -84,13 +93,16 @@ class App:
             await self._models.close()
             await send({"type": "lifespan.startup.failed", "message": "the model could not be loaded"})
             return
+        self._metrics.gauge("StartupLatency", "server", (time.monotonic() - begun) * 1e6)
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._jobs.close()
         await self._models.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        segments = scope["path"].split("/")[1:]
+        # Split before it is unquoted, so that a model's name may hold anything.
+        segments = [unquote(part.decode("latin-1")) for part in scope["raw_path"].split(b"/")[1:]]
         method: str = scope["method"]
         match segments:
             case ["ping", *_]:
@@ -103,47 +115,77 @@ class App:
                 await self._invoke(scope, receive, send, name)
             case ["v1", "chat", "completions"]:
                 await self._invoke(scope, receive, send, "", openai=True)
-            case ["models", *rest]:
-                body = await read_body(receive, Headers(scope=scope), self._max_body)
-                query = QueryParams(scope["query_string"])
-                await send_reply(await self._management.handle(method, rest, query, Headers(scope=scope), body), send)
+            case ["models" | "workflows" as kind, *rest]:
+                headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
+                body = await read_body(receive, headers, self._config.max_body)
+                handle = self._management.handle if kind == "models" else self._management.handle_workflow
+                await send_reply(await handle(method, rest, query, headers, body), send)
+            case ["metrics"] | ["server", "metrics"] if self._config.version >= (0, 27):
+                await send_reply(self._scraped(method, QueryParams(scope["query_string"])), send)
             case [""] if method == "OPTIONS":
                 await send_reply(json_reply({}), send)
             case _:
                 raise ResourceNotFound
 
     def _ping(self) -> Reply:
+        """Every model's state. A model that has failed, or errors that came too fast, are what a health check must see."""
         states = {entry.settings.name: entry.ping for entry in self._models.entries()}
-        return json_reply(
-            {name: {"status": state} for name, state in states.items()}, 500 if "FAILED" in states.values() else 200
-        )
+        found, status = set(states.values()), 200
+        if self._inference.rates.exceeded:
+            status = 503
+        elif "FAILED" in found or (self._config.unhealthy_fails and "Unhealthy" in found):
+            status = 500
+        elif "PENDING" in found and self._config.allow_multi_status:
+            status = 207
+        return json_reply({name: {"status": state} for name, state in states.items()}, status)
+
+    def _scraped(self, method: str, query: QueryParams) -> Reply:
+        if method != "GET":
+            raise MethodNotAllowed
+        if not self._config.prometheus:
+            raise BadRequest(
+                "Prometheus is not enabled, set SERVING_PROMETHEUS environment var to true to enable prometheus metrics"
+            )
+        for entry in self._models.entries():
+            if entry.load_s:
+                self._metrics.gauge("LoadModel", entry.settings.name, entry.load_s * 1e6)
+        page = self._metrics.render(query.getlist("name[]"))
+        return Reply(200, {"Content-Type": metrics.CONTENT_TYPE}, page)
 
     async def _invoke(self, scope: Scope, receive: Receive, send: Send, name: str, *, openai: bool = False) -> None:
         headers = Headers(scope=scope)
-        body = await read_body(receive, headers, self._max_body)
+        body = await read_body(receive, headers, self._config.max_body)
         query = scope["query_string"].decode("latin-1")
         request = invocation(headers.items(), query, body, openai=openai)
-        name = name or request.text("model_name") or request.attribute("model_name") or headers.get(TARGET_MODEL, "")
-        entry = self._models.entry(name) if name else self._default()
+        if scope["method"] != "OPTIONS" and (token := request.attribute(jobs.STARTING_TOKEN)):
+            await send_reply(self._jobs.fetch(request, token), send)
+            return
+        entry = self._entry(request, headers, name)
         if openai and entry.settings.version < (0, 28):
             raise ResourceNotFound
         if scope["method"] == "OPTIONS":
             await send_reply(json_reply({}), send)
-            return
-        problem: LmiError | StreamBroken | None = None
-        async with self._models.place(entry) as handler, while_connected(receive):
-            # A task group wraps what its block raises, so errors are carried out of it by hand.
-            try:
-                await send_reply(await handler.predict(request), send)
-            except (LmiError, StreamBroken) as error:
-                problem = error
-        if problem is not None:
-            raise problem
+        elif jobs.wanted(request):
+            await send_reply(self._jobs.start(self._inference.later(entry, request)), send)
+        else:
+            await self._inference.serve(entry, request, receive, send)
+
+    def _entry(self, request: Invocation, headers: Headers, name: str) -> Entry:
+        name = name or request.text("model_name") or request.attribute("model_name") or headers.get(TARGET_MODEL, "")
+        return self._models.entry(name) if name else self._default()
 
     def _default(self) -> Entry:
         if (entry := self._models.only_one()) is None:
             raise BadRequest("Parameter model_name is required.")
         return entry
+
+
+def named(message: Message, request_id: str) -> Message:
+    """A response's start with the id that the client gave its request."""
+    if not request_id:
+        return message
+    headers = [(name, value) for name, value in message["headers"] if name.lower() != b"x-request-id"]
+    return {**message, "headers": [*headers, (b"x-request-id", request_id.encode("latin-1", "replace"))]}
 
 
 @contextmanager

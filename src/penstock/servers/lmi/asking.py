@@ -13,13 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.engines.chattemplate import ChatTemplate
-from penstock.servers.lmi import chat, levels, parameters
+from penstock.servers.chat import calls
+from penstock.servers.lmi import bedrock, chat, levels, parameters
 from penstock.servers.lmi.chatformatters import Completion
 from penstock.servers.lmi.formatters import Make
+from penstock.servers.lmi.laterformatters import Json3p, JsonLines3p
 from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
 from penstock.servers.lmi.requests import Invocation
-from penstock.servers.lmi.settings import ModelSettings
+from penstock.servers.lmi.settings import LATER_FORMATTERS, ModelSettings
 
+ADAPTER = "X-Amzn-SageMaker-Adapter-Identifier"
 MODEL_NAME = "lmi"
 """What an answer calls a model that its request did not name."""
 
@@ -36,6 +39,29 @@ class Ask:
 
 def read(request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
     """Raises BadInput."""
+    ask = _read(request, settings, template)
+    if adapter := _adapter(request) if settings.version >= (0, 28) else "":
+        return replace(ask, parameters=replace(ask.parameters, adapter=adapter))
+    return ask
+
+
+def _adapter(request: Invocation) -> str:
+    """The adapter that a header names, else the body's `adapters`. Raises BadInput on several."""
+    if name := request.attribute(ADAPTER):
+        return name
+    if b'"adapters"' not in request.data:  # nearly every request: its body is then read once only
+        return ""
+    match json.loads(request.data):
+        case {"adapters": str(name) | [str(name)]}:
+            return name
+        case {"adapters": value} if value:
+            raise BadInput("adapters must be one name: send a request for each")
+    return ""
+
+
+def _read(request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
+    if settings.bedrock_compat and "messages" not in (given := bedrock.body_of(request)):
+        return _bedrock(given, request)
     if settings.version >= (0, 28) and (body := openai_body(request)) is not None:
         if request.openai or "messages" in body:
             return _chat(body, request, settings, template)
@@ -54,8 +80,35 @@ def _text(request: Invocation, settings: ModelSettings) -> Ask:
         given = replace(given, details=True)
     if not given.details:  # which alone tells of them
         given = replace(given, top_n_tokens=0)
-    formatter = levels.choose(settings.output_formatter, settings.version, text.stream, tgi=tgi)
-    return Ask(text.inputs[0], given, formatter)
+    name = settings.output_formatter
+    if (0, 28) <= settings.version < (0, 33):  # A request's own wins there; 0.33 no longer reads it.
+        name = _formatter_name(text.parameters.get("output_formatter")) or name
+    if name.endswith("_chat"):
+        completion = _completion("chatcmpl", "", settings)
+        return Ask(
+            text.inputs[0], given, levels.chat(completion, stream=name != "json_chat", events=name == "sse_chat")
+        )
+    return Ask(text.inputs[0], given, levels.choose(name, settings.version, text.stream, tgi=tgi))
+
+
+def _formatter_name(value: Any) -> str:
+    if value is not None and value not in LATER_FORMATTERS:
+        raise BadInput(f"output_formatter must be one of {', '.join(LATER_FORMATTERS)}")
+    return str(value or "")
+
+
+def _completion(prefix: str, model: str, settings: ModelSettings, **more: Any) -> Completion:
+    return Completion(
+        id=f"{prefix}-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=(model or MODEL_NAME) if settings.version >= (0, 33) else "",
+        **more,
+    )
+
+
+def _bedrock(body: Mapping[str, Any], request: Invocation) -> Ask:
+    prompt, given, stream = bedrock.read(body, request)
+    return Ask(prompt, given, JsonLines3p if stream else Json3p)
 
 
 def openai_body(request: Invocation) -> Mapping[str, Any] | None:
@@ -75,16 +128,19 @@ def openai_body(request: Invocation) -> Mapping[str, Any] | None:
 
 
 def _chat(body: Mapping[str, Any], request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
-    asked = chat.parse(body, settings.version)
-    completion = Completion(
-        id=f"chatcmpl-{uuid.uuid4().hex}",
-        created=int(time.time()),
-        model=(asked.model or MODEL_NAME) if settings.version >= (0, 33) else "",
+    asked = chat.parse(body, settings.version, settings.tool_call_parser)
+    completion = _completion(
+        "chatcmpl",
+        asked.model,
+        settings,
         logprobs=asked.logprobs,
         include_usage=asked.include_usage,
+        reader=calls.reader(asked.parser) if asked.parser else None,
+        function=asked.function,
+        short_ids=asked.parser == "mistral",
     )
     formatter = levels.chat(
-        completion, stream=asked.stream, events=request.openai or settings.output_formatter == "sse"
+        completion, stream=asked.stream, events=request.openai or settings.output_formatter in ("sse", "sse_chat")
     )
     return Ask(chat.prompt(template, asked), asked.parameters, formatter, special=False)
 
@@ -96,14 +152,11 @@ def _prompt(body: Mapping[str, Any], settings: ModelSettings) -> Ask:
         raise BadInput("logprobs is not supported with a prompt: send inputs with details")
     if not (prompt := given.text("prompt", "")):
         raise BadInput("prompt must be a string that is not empty: send a request for each")
-    completion = Completion(
-        id=f"cmpl-{uuid.uuid4().hex}",
-        created=int(time.time()),
-        model=given.text("model", "") or MODEL_NAME,
-        include_usage=chat.wants_usage(body),
-    )
+    completion = _completion("cmpl", given.text("model", ""), settings, include_usage=chat.wants_usage(body))
     asked = replace(
-        chat.sampling(given, given.whole("max_tokens", 16, least=1)), return_full_text=given.flag("echo", False)
+        chat.sampling(given, given.whole("max_tokens", 16, least=1)),
+        return_full_text=given.flag("echo", False),
+        grammar=chat.response_grammar(body),
     )
     events = settings.output_formatter == "sse"
     return Ask(prompt, asked, levels.text_completion(completion, stream=given.flag("stream", False), events=events))

@@ -1,7 +1,7 @@
 """The body of a chat request: messages and OpenAI's parameters, as LMI takes them from 0.28 on.
 
-Owns which keys are read, what is refused because no engine here can do it, and the way from messages to the model's own prompt. It must
-never know what an answer looks like (`chatformatters.py`).
+Owns which keys are read, what is refused because no engine here can do it, what the answer is held to, and the way from messages to the
+model's own prompt. It must never know what an answer looks like (`chatformatters.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from penstock.engines.base import Grammar
 from penstock.engines.chattemplate import ChatTemplate, TemplateError
+from penstock.servers.chat import schemas
+from penstock.servers.chat.schema_regex import as_grammar
 from penstock.servers.lmi.parameters import MOST_TOP_TOKENS, BadInput, Given, TextParameters
 
 UNBOUNDED = 2**31 - 1
@@ -28,14 +31,23 @@ class Chat:
     stream: bool
     logprobs: bool
     include_usage: bool
+    parser: str = ""
+    """What finds calls in the answer, a name of `servers/chat/calls.py`; empty leaves it as text."""
+    function: str = ""
+    """The function that the answer is the arguments of."""
 
 
-def parse(body: Mapping[str, Any], version: tuple[int, int]) -> Chat:
-    """Raises BadInput."""
+def parse(body: Mapping[str, Any], version: tuple[int, int], parser: str = "") -> Chat:
+    """`parser` is the model's, where it may call tools by itself. Raises BadInput."""
     given = Given(body)
     refuse_what_no_engine_does(body, given)
-    if body.get("tool_choice") not in (None, "none", "auto"):
-        raise BadInput("tool_choice must be none or auto: this model's engine can't be made to call a tool")
+    tools = () if body.get("tool_choice") == "none" else tuple(_objects(body, "tools"))
+    choice = _choice(body.get("tool_choice"), tools)
+    grammar = response_grammar(body)
+    if choice not in ("none", "auto"):
+        if grammar is not None:
+            raise BadInput("response_format and a tool_choice that makes the model call exclude each other")
+        grammar = _call_grammar(choice, tools)
     old = version < (0, 33)
     most = given.whole("max_tokens", 0, least=1) or (0 if old else given.whole("max_completion_tokens", 0, least=1))
     top = min(given.whole("top_logprobs", 0, least=0), MOST_TOP_TOKENS)
@@ -43,13 +55,77 @@ def parse(body: Mapping[str, Any], version: tuple[int, int]) -> Chat:
     parameters = replace(sampling(given, most or (30 if old else 0)), top_logprobs=top if logprobs and not old else 0)
     return Chat(
         messages=tuple(_message(item) for item in _objects(body, "messages", least=1)),
-        tools=() if body.get("tool_choice") == "none" else tuple(_objects(body, "tools")),
-        parameters=parameters,
+        tools=tools,
+        parameters=replace(parameters, grammar=grammar),
         model=given.text("model", ""),
         stream=given.flag("stream", False),
         logprobs=logprobs,
         include_usage=wants_usage(body),
+        parser={"none": "", "auto": parser if tools else "", "required": "required"}.get(choice, ""),
+        function="" if choice in ("none", "auto", "required") else choice,
     )
+
+
+def _choice(value: Any, tools: tuple[Mapping[str, Any], ...]) -> str:
+    """`none`, `auto`, `required`, or the name of one of the tools. Raises BadInput."""
+    match value:
+        case None:
+            return "auto" if tools else "none"
+        case "none" | "auto":
+            return str(value)
+        case "required" if tools:
+            return "required"
+        case {"type": "function", "function": {"name": str(name)}}:
+            if name in _functions(tools):
+                return name
+            raise BadInput(f"tool_choice names {name}, which is not among the tools")
+    raise BadInput("tool_choice must be none, auto, required or a function, and the last two need tools")
+
+
+def _functions(tools: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
+    """The tools' names, with the schemas of their parameters. Raises BadInput."""
+    found = {}
+    for tool in tools:
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(name := function.get("name"), str):
+            raise BadInput("each of tools needs a function with a name")
+        found[name] = function.get("parameters")
+    return found
+
+
+def _call_grammar(choice: str, tools: tuple[Mapping[str, Any], ...]) -> Grammar:
+    functions = _functions(tools)
+    if choice != "required":
+        return _schema_grammar(schemas.mapping(functions[choice]) or {"type": "object", "properties": {}})
+    try:
+        return _schema_grammar(schemas.any_calls(functions))
+    except schemas.TwoDefinitions as error:
+        raise BadInput(str(error)) from error
+
+
+def response_grammar(body: Mapping[str, Any]) -> Grammar | None:
+    """What `response_format` holds the answer to. Raises BadInput."""
+    match body.get("response_format"):
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return _schema_grammar({"type": "object"})
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return _schema_grammar(schema)
+    raise BadInput(
+        "response_format must be of type text, json_object or json_schema, the last with a json_schema.schema"
+    )
+
+
+def _schema_grammar(schema: Mapping[str, Any]) -> Grammar:
+    try:
+        grammar = as_grammar(schema, schema)
+        grammar.text.encode()
+        return grammar
+    except UnicodeEncodeError as error:
+        raise BadInput(f"the JSON schema holds half a character: {error}") from error
+    except RecursionError:
+        raise BadInput("the JSON schema is nested too deeply") from None
 
 
 def sampling(given: Given, most: int) -> TextParameters:
@@ -95,9 +171,6 @@ def refuse_what_no_engine_does(body: Mapping[str, Any], given: Given) -> None:
         raise BadInput("n must be 1: send a request for each choice")
     if body.get("logit_bias"):
         raise BadInput("logit_bias is not supported by this model's engine: leave it out")
-    form = body.get("response_format")
-    if form is not None and not (isinstance(form, dict) and form.get("type") == "text"):
-        raise BadInput("response_format must be of type text: this model's engine can't be held to another")
 
 
 def _objects(body: Mapping[str, Any], name: str, *, least: int = 0) -> list[dict[str, Any]]:

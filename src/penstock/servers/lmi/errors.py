@@ -29,6 +29,13 @@ class Untranslatable(LmiError):
     type = "TranslateException"
 
 
+class TimedOut(Untranslatable):
+    """No answer within `predict_timeout`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"Time out in: {seconds:g}")
+
+
 class ModelNotFound(LmiError):
     status = 404
     type = "ModelNotFoundException"
@@ -65,6 +72,13 @@ class TooLarge(LmiError):
 class CapacityExceeded(LmiError):
     status = 503
     type = "WlmCapacityException"
+
+
+class WorkerFailure(LmiError):
+    """The process of a request died or ran into its time-out."""
+
+    status = 503
+    type = "WlmException"
 
 
 class Unavailable(LmiError):

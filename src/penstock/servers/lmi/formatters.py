@@ -65,6 +65,73 @@ class Formatter(Protocol):
         ...
 
 
+class Whole:
+    """An answer in one piece, so that a failure can still be a status."""
+
+    content_type, streams = JSON, False
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._steps: list[Step] = []
+
+    def step(self, step: Step) -> bytes:
+        self._steps.append(step)
+        return self.answer(step) if step.finish else b""
+
+    def answer(self, last: Step) -> bytes:
+        """All of it. `last` is the last of `_steps`."""
+        raise NotImplementedError
+
+    @property
+    def text(self) -> str:
+        """What was generated, with the prompt where the request wants it."""
+        said = "".join(visible(step) for step in self._steps)
+        return self._asked.inputs + said if self._asked.return_full_text else said
+
+    def failed(self, message: str) -> bytes:
+        return failed28(message)
+
+
+class Lines:
+    """A line a token."""
+
+    content_type, streams = JSON_LINES, True
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._text = asked.inputs if asked.return_full_text else ""
+        self._count = 0
+
+    def step(self, step: Step) -> bytes:
+        self._text += visible(step)
+        self._count += 1
+        return self.framed(dumps(self.line(step)))
+
+    def line(self, step: Step) -> dict[str, Any]:
+        """One line. `_text` and `_count` have this token in them."""
+        raise NotImplementedError
+
+    def failed(self, message: str) -> bytes:
+        return self.framed(dumps({"error": {"message": message, "type": "InternalServerError", "code": 500}}))
+
+    def framed(self, line: bytes) -> bytes:
+        return line + b"\n"
+
+
+class AsEvents:
+    """Put before a kind of `Lines`: the same lines as server-sent events."""
+
+    content_type = EVENTS
+
+    def framed(self, line: bytes) -> bytes:
+        return b"data: " + line + b"\n\n"
+
+
+def dumps(value: object) -> bytes:
+    """JSON in UTF-8; half a character, which a client or a model's JSON may hold, stays its escape."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
 def failure(message: str, code: int = 500) -> bytes:
     """0.23's words for a failure, in a body or as the last chunk of a stream."""
     return json.dumps({"code": code, "error": message}).encode()
@@ -167,7 +234,7 @@ class JsonLines26:
             line["generated_text"] = self._text
             if self._asked.details:
                 line["details"] = {"finish_reason": step.finish}
-        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        return dumps(line) + b"\n"
 
     def failed(self, message: str) -> bytes:
         return failure(message)
@@ -184,6 +251,12 @@ class Token28:
             token[self.special] = True
         return token
 
+    def details(self, asked: Asked, last: Step, count: int, tokens: list[Step]) -> dict[str, Any]:
+        """`tokens` are told where there are any: a stream has told them already."""
+        told = {"tokens": [self.token(step) for step in tokens]} if tokens else {}
+        prefill_ = {"prefill": prefill(asked, self.logprob)} if asked.prefill else {}
+        return {"finish_reason": last.finish, "generated_tokens": count, "inputs": asked.inputs, **told, **prefill_}
+
     def top_tokens(self, steps: list[Step]) -> dict[str, Any]:
         """The member of `details`, from 0.29 on; none where no token has any."""
         if not any(step.top for step in steps):
@@ -191,79 +264,48 @@ class Token28:
         return {"top_tokens": [[self.token(each) for each in step.top] for step in steps]}
 
 
-class Json28(Token28):
-    """0.28 and later: one object, whole, so that a failure can still be a status."""
+class Json28(Token28, Whole):
+    """0.28 and later: one object."""
 
-    content_type, streams = JSON, False
-
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._steps: list[Step] = []
-
-    def step(self, step: Step) -> bytes:
-        self._steps.append(step)
-        if not step.finish:
-            return b""
-        text = "".join(visible(step) for step in self._steps)
-        result: dict[str, Any] = {"generated_text": self._asked.inputs + text if self._asked.return_full_text else text}
+    def answer(self, last: Step) -> bytes:
+        details = {}
         if self._asked.details:
-            result["details"] = _details28(self._asked, step, len(self._steps)) | {
-                "tokens": [self.token(step) for step in self._steps]
-            }
-            if self._asked.prefill:
-                result["details"]["prefill"] = prefill(self._asked, self.logprob)
-            result["details"] |= self.top_tokens(self._steps)
-        return json.dumps(result, ensure_ascii=False).encode()
-
-    def failed(self, message: str) -> bytes:
-        return failed28(message)
+            told = self.details(self._asked, last, len(self._steps), self._steps) | self.top_tokens(self._steps)
+            details = {"details": told}
+        return dumps({"generated_text": self.text, **details})
 
 
-class JsonLines28(Token28):
+class JsonLines28(Token28, Lines):
     """0.28 and later: one token a line; the last line has the text, and details on demand."""
 
-    content_type, streams = JSON_LINES, True
-
     def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._text = asked.inputs if asked.return_full_text else ""
+        super().__init__(asked)
         self._steps: list[Step] = []
 
-    def step(self, step: Step) -> bytes:
+    def line(self, step: Step) -> dict[str, Any]:
         line: dict[str, Any] = {"token": self.token(step)}
-        self._text += visible(step)
-        self._steps.append(step)
+        if self._asked.details:
+            self._steps.append(step)
         if step.finish:
             line["generated_text"] = self._text
             if self._asked.details:
-                line["details"] = _details28(self._asked, step, len(self._steps))
-                if self._asked.prefill:
-                    line["details"]["prefill"] = prefill(self._asked, self.logprob)
-                line["details"] |= self.top_tokens(self._steps)
-        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+                line["details"] = self.details(self._asked, step, self._count, []) | self.top_tokens(self._steps)
+        return line
 
     def failed(self, message: str) -> bytes:
         token = {"id": -1, "text": "", self.logprob: -1, self.special: True, "error_msg": message}
         line = {"token": token, "generated_text": self._text, "details": {"finish_reason": "error"}}
-        return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        return self.framed(dumps(line))
 
 
-class Events28(JsonLines28):
+class Events28(AsEvents, JsonLines28):
     """The same lines as server-sent events."""
-
-    content_type = EVENTS
-
-    def step(self, step: Step) -> bytes:
-        return b"data: " + super().step(step) + b"\n"
-
-    def failed(self, message: str) -> bytes:
-        return b"data: " + super().failed(message) + b"\n"
 
 
 def failed28(message: str, code: int = 400) -> bytes:
     """0.28's body of a request that failed while it was not yet answered."""
     value = {"generated_text": None, "error": message, "code": code, "details": {"finish_reason": "error"}}
-    return json.dumps(value, ensure_ascii=False).encode()
+    return dumps(value)
 
 
 Make = Callable[[Asked], Formatter]
@@ -287,10 +329,6 @@ def _token26(step: Step) -> dict[str, Any]:
     if step.special:
         token["special_token"] = True
     return token
-
-
-def _details28(asked: Asked, last: Step, count: int) -> dict[str, Any]:
-    return {"finish_reason": last.finish, "generated_tokens": count, "inputs": asked.inputs}
 
 
 def prefill(asked: Asked, logprob_name: str) -> list[dict[str, Any]]:

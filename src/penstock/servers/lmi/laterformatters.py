@@ -1,26 +1,25 @@
-"""Tokens to bytes in the two dialects that came after 0.28: `option.tgi_compat`, and the shapes of 0.33.
+"""Tokens to bytes in the dialects that came after 0.28: `option.tgi_compat`, `option.bedrock_compat`, and the shapes of 0.33.
 
 Owns the exact bytes of each piece. Pure; it must never know where tokens come from.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from penstock.servers.lmi.formatters import (
-    EVENTS,
     JSON,
     JSON_LINES,
-    Asked,
+    AsEvents,
     Events28,
     Json28,
     JsonLines28,
+    Lines,
     Step,
-    failed28,
+    Whole,
+    dumps,
     number,
     prefill,
-    visible,
 )
 
 
@@ -29,9 +28,8 @@ class TgiJson(Json28):
 
     logprob, special = "logprob", "special"
 
-    def step(self, step: Step) -> bytes:
-        body = super().step(step)
-        return b"[" + body + b"]" if body else b""
+    def answer(self, last: Step) -> bytes:
+        return b"[" + super().answer(last) + b"]"
 
 
 class TgiLines(JsonLines28):
@@ -46,51 +44,29 @@ class TgiEvents(Events28):
     logprob, special = "logprob", "special"
 
 
-class Json33:
-    """0.33 and later: one object, whole, and a line end."""
+class Json33(Whole):
+    """0.33 and later: one object, and a line end."""
 
-    content_type, streams = JSON, False
-
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._steps: list[Step] = []
-
-    def step(self, step: Step) -> bytes:
-        self._steps.append(step)
-        if not step.finish:
-            return b""
-        text = "".join(visible(step) for step in self._steps)
-        result: dict[str, Any] = {"generated_text": _whole(self._asked, text)}
+    def answer(self, last: Step) -> bytes:
+        result: dict[str, Any] = {"generated_text": self.text}
         if self._asked.details:
             result["details"] = {
-                "finish_reason": _reason(step),
+                "finish_reason": _reason(last),
                 "generated_tokens": len(self._steps),
                 "seed": self._asked.seed,
                 "prefill": prefill(self._asked, "logprob"),
                 "tokens": [_token(step) for step in self._steps],
             }
-        return _line(result)
-
-    def failed(self, message: str) -> bytes:
-        return failed28(message)
+        return dumps(result) + b"\n"
 
 
-class JsonLines33:
+class JsonLines33(Lines):
     """0.33 and later: one token a line, always of the same four members."""
 
-    content_type, streams = JSON_LINES, True
-
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._text = ""
-        self._count = 0
-
-    def step(self, step: Step) -> bytes:
-        self._text += visible(step)
-        self._count += 1
+    def line(self, step: Step) -> dict[str, Any]:
         line: dict[str, Any] = {"index": 0, "token": _token(step), "generated_text": None, "details": None}
         if step.finish:
-            line["generated_text"] = _whole(self._asked, self._text)
+            line["generated_text"] = self._text
             if self._asked.details:
                 line["details"] = {
                     "finish_reason": _reason(step),
@@ -98,30 +74,56 @@ class JsonLines33:
                     "generated_tokens": self._count,
                     "input_length": self._asked.prompt_tokens,
                 }
-        return _line(line)
-
-    def failed(self, message: str) -> bytes:
-        return _line({"error": {"message": message, "type": "InternalServerError", "code": 500}})
+        return line
 
 
-class Events33(JsonLines33):
+class Events33(AsEvents, JsonLines33):
     """The same lines as server-sent events."""
 
-    content_type = EVENTS
 
-    def step(self, step: Step) -> bytes:
-        return b"data: " + super().step(step) + b"\n"
+class Json3p(Whole):
+    """`option.bedrock_compat`: the body that Amazon Bedrock hands on, with what it bills."""
+
+    def answer(self, last: Step) -> bytes:
+        return self._answer(self.text, self._asked.prompt_tokens, len(self._steps), last.finish)
 
     def failed(self, message: str) -> bytes:
-        return b"data: " + super().failed(message) + b"\n"
+        return self._answer(None, 0, 0, "error", {"error": {"error": {"error_code": 400, "error_msg": message}}})
+
+    def _answer(
+        self, text: str | None, prompt: int, count: int, reason: str, error: dict[str, Any] | None = None
+    ) -> bytes:
+        body = {
+            "generation": text,
+            "prompt_token_count": prompt,
+            "generation_token_count": count,
+            "stop_reason": reason,
+        }
+        metering = {"inputTokenCount": prompt, "outputTokenCount": count}
+        return dumps({"body": body, "metering": metering, "content_type": JSON, **(error or {})})
 
 
-def _line(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+class JsonLines3p(Lines):
+    """The same, streamed: a line a token. Only the first one tells of the prompt."""
 
+    def line(self, step: Step) -> dict[str, Any]:
+        return self._line(step.text, step.finish or None)
 
-def _whole(asked: Asked, text: str) -> str:
-    return asked.inputs + text if asked.return_full_text else text
+    def failed(self, message: str) -> bytes:
+        self._count += 1
+        error = {"error": {"error_code": 400, "error_msg": message}}
+        return self.framed(dumps({**self._line("", "error"), **error}))
+
+    def _line(self, text: str, reason: str | None) -> dict[str, Any]:
+        prompt = self._asked.prompt_tokens if self._count == 1 else None
+        body = {
+            "generation": text,
+            "prompt_token_count": prompt,
+            "generation_token_count": self._count,
+            "stop_reason": reason,
+        }
+        metering = {"outputTokenCount": self._count} | ({} if prompt is None else {"inputTokenCount": prompt})
+        return {"body": body, "metering": metering, "content_type": JSON_LINES}
 
 
 def _reason(step: Step) -> str:

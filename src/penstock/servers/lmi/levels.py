@@ -25,13 +25,23 @@ from penstock.servers.lmi.formatters import (
     Make,
     Plain,
 )
-from penstock.servers.lmi.laterformatters import Events33, Json33, JsonLines33, TgiEvents, TgiJson, TgiLines
+from penstock.servers.lmi.laterformatters import (
+    Events33,
+    Json3p,
+    Json33,
+    JsonLines3p,
+    JsonLines33,
+    TgiEvents,
+    TgiJson,
+    TgiLines,
+)
 
 _0_23: dict[str, Make] = {"": Json23, "json": Json23, "jsonlines": JsonLines23, "none": Plain}
 _0_26: dict[str, Make] = {"": Json26, "json": Json26, "jsonlines": JsonLines26, "none": Plain}
-_0_28: dict[str, Make] = {"json": Json28, "jsonlines": JsonLines28, "sse": Events28, "none": Plain}
-_0_33: dict[str, Make] = {"json": Json33, "jsonlines": JsonLines33, "sse": Events33, "none": Plain}
-_TGI: dict[str, Make] = {"json": TgiJson, "jsonlines": TgiLines, "sse": TgiEvents, "none": Plain}
+_LATER: dict[str, Make] = {"none": Plain, "3p": Json3p, "3p_stream": JsonLines3p}
+_0_28: dict[str, Make] = {"json": Json28, "jsonlines": JsonLines28, "sse": Events28, **_LATER}
+_0_33: dict[str, Make] = {"json": Json33, "jsonlines": JsonLines33, "sse": Events33, **_LATER}
+_TGI: dict[str, Make] = {"json": TgiJson, "jsonlines": TgiLines, "sse": TgiEvents, **_LATER}
 
 
 def choose(name: str, version: tuple[int, int], stream: bool, *, tgi: bool = False) -> Make:

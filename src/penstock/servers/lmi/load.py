@@ -11,11 +11,13 @@ import random
 from collections.abc import Mapping
 
 from penstock.engines.base import EngineError
-from penstock.engines.tokenizer import TokenizerError
+from penstock.engines.chattemplate import ChatTemplate, TemplateError
+from penstock.engines.tokenizer import TextTokenizer, TokenizerError
 from penstock.servers import models, textmodel
 from penstock.servers.generation import Generation
 from penstock.servers.lmi import requirements
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
+from penstock.servers.lmi.formatterhost import FormatterHost
 from penstock.servers.lmi.plain import Stepped, WholeAnswer
 from penstock.servers.lmi.process import Command, HandlerFailed, Worker
 from penstock.servers.lmi.registry import Handler, LoadError
@@ -39,11 +41,17 @@ async def load(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
 
 
 async def _load_handler(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
-    python = await requirements.interpreter(settings, environ)
-    command = Command(python, {**environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
+    command = await _command(settings, environ)
     properties = await asyncio.to_thread(handler_properties, settings, environ)
     log.info("model %s: engine=%s is served by the handler %s", settings.name, settings.engine, settings.entry_point)
     return await HandlerPool.start(settings, lambda: Worker.start(settings, command, properties))
+
+
+async def _command(settings: ModelSettings, environ: Mapping[str, str]) -> Command:
+    python = await requirements.interpreter(settings, environ)
+    # What a script for several processes asks of its environment; here it is one.
+    ranks = {} if settings.engine == "Python" else {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    return Command(python, {**ranks, **environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
 
 
 def handler_properties(settings: ModelSettings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -79,12 +87,32 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
     )
     sessions = _sessions(settings)
     loaded = await textmodel.load(wanted, environ, timeout_s=settings.model_loading_timeout_s)
+    try:
+        template = _template(settings, loaded.tokenizer)
+        host = await _formatters(settings, environ)
+    except BaseException:
+        await loaded.engine.close()
+        raise
     log.info("%s is %s", asked_for(settings), loaded.served)
     generation, rng = Generation(loaded.tokenizer, loaded.engine), random.SystemRandom()
     if settings.rolling_batch:
-        return RollingBatch(settings, generation, rng, sessions)
+        return RollingBatch(settings, generation, rng, sessions, template, host)
     kind = Stepped if settings.enable_streaming else WholeAnswer
     return kind(settings, generation, rng)
+
+
+async def _formatters(settings: ModelSettings, environ: Mapping[str, str]) -> FormatterHost | None:
+    """The process of a model.py that formats, if there is one. Raises HandlerFailed, RequirementsError."""
+    if not settings.formatters:
+        return None
+    command = await _command(settings, environ)
+    named = settings.model_id or str(settings.directory)
+    model = await asyncio.to_thread(models.fetch, named, settings.revision, environ)  # it is there already
+    properties = {**await asyncio.to_thread(handler_properties, settings, environ), "model_id": str(model)}
+    log.info("model %s: its requests and answers go through %s", settings.name, settings.formatters)
+    return await FormatterHost.start(
+        lambda: Worker.start(settings, command, properties), float(settings.predict_timeout_s)
+    )
 
 
 def _sessions(settings: ModelSettings) -> SessionManager | None:
@@ -95,6 +123,17 @@ def _sessions(settings: ModelSettings) -> SessionManager | None:
         return SessionManager(settings.options)
     except (OSError, ValueError) as error:
         raise LoadError(f"stateful sessions can't be kept: {error}") from error
+
+
+def _template(settings: ModelSettings, tokenizer: TextTokenizer) -> ChatTemplate | None:
+    """`option.chat_template`: a file of the model's directory, or the template itself. Raises LoadError."""
+    if not (given := settings.chat_template):
+        return None
+    try:
+        source = given if "{" in given else (settings.directory / given).read_text(encoding="utf-8")
+        return ChatTemplate(source, tokenizer.special_tokens)
+    except (OSError, ValueError, TemplateError) as error:
+        raise LoadError(f"option.chat_template can't be read: {error}") from error
 
 
 def asked_for(settings: ModelSettings) -> str:

@@ -56,16 +56,32 @@ class Management:
             case _:
                 raise MethodNotAllowed
 
+    async def handle_workflow(
+        self, method: str, segments: list[str], query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> Reply:
+        """The same of `/workflows/`: every model is a workflow of one, and there are no others. Raises LmiError."""
+        if segments and segments[0]:
+            return await self.handle(method, segments, query, headers, body)
+        if method == "POST":
+            raise BadRequest("Workflows can't be registered: register each model by POST /models.")
+        if method != "GET":
+            raise MethodNotAllowed
+        page, entries = self._page(query)
+        return json_reply({**page, "workflows": [{"workflowName": entry.settings.name} for entry in entries]})
+
     def _list(self, query: Mapping[str, str]) -> Reply:
+        page, entries = self._page(query)
+        models = [
+            {"modelName": entry.settings.name, "modelUrl": entry.url, "status": entry.status} for entry in entries
+        ]
+        return json_reply({**page, "models": models})
+
+    def _page(self, query: Mapping[str, str]) -> tuple[dict[str, Any], list[Entry]]:
+        """What leads to the next page, and this one's entries."""
         entries = self._models.entries()
         limit, start = _whole(query, "limit", 100), max(0, _whole(query, "next_page_token", 0))
         end = min(start + (limit if 0 <= limit <= 100 else 100), len(entries))
-        page: dict[str, Any] = {"nextPageToken": str(end)} if end < len(entries) else {}
-        page["models"] = [
-            {"modelName": entry.settings.name, "modelUrl": entry.url, "status": entry.status}
-            for entry in entries[start:end]
-        ]
-        return json_reply(page)
+        return {"nextPageToken": str(end)} if end < len(entries) else {}, entries[start:end]
 
     async def _register(self, arguments: Mapping[str, str]) -> Reply:
         url = arguments.get("url")
@@ -75,6 +91,8 @@ class Management:
         if not directory.is_dir():
             raise BadRequest(f"{url} is not a directory of this server.")
         name = arguments.get("model_name") or model_name(directory)
+        if not name.isprintable() or len(name) > 256:
+            raise BadRequest("model_name must be at most 256 printable characters.")
         try:
             settings = self._settings(name, directory, arguments)
             if arguments.get("synchronous", "true").lower() == "false":

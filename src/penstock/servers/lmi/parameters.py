@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.engines.base import Grammar
 from penstock.servers.lmi.requests import Invocation
 
 
@@ -58,6 +59,10 @@ class TextParameters:
     return_full_text: bool = False
     details: bool = False
     decoder_input_details: bool = False
+    grammar: Grammar | None = None
+    """What the answer's text must keep to."""
+    adapter: str = ""
+    """The LoRA adapter that answers; empty is the model itself."""
     top_n_tokens: int = 0
     """The likeliest tokens of each step to tell of in `details`."""
     top_logprobs: int = 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from penstock.engines.base import EngineError, EngineFull, Sampling
 from penstock.servers.generation import Prefill, TextToken
 from penstock.servers.lmi import formatters, parameters
-from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, Untranslatable
+from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut
 from penstock.servers.lmi.parameters import BadInput, TextParameters, Unreadable
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
@@ -47,7 +47,7 @@ class WholeAnswer(TextModel):
             async with asyncio.timeout(self.settings.predict_timeout_s), asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._generate(prompt, sampling)) for prompt, sampling in work]
         except TimeoutError:
-            raise Untranslatable(f"Time out in: {self.settings.predict_timeout_s}") from None
+            raise TimedOut(self.settings.predict_timeout_s) from None
         answers = [task.result() for task in tasks]
         for answer in answers:
             if isinstance(answer, EngineFull):
@@ -88,7 +88,7 @@ class Stepped(TextModel):
         except EngineFull as error:
             raise CapacityExceeded(str(error)) from error
         except TimeoutError:
-            raise Untranslatable(f"Time out in: {self.settings.predict_timeout_s}") from None
+            raise TimedOut(self.settings.predict_timeout_s) from None
         return Reply(200, {"Content-Type": formatters.JSON_LINES}, lines)
 
 

@@ -26,6 +26,10 @@ BOOT = (
 """Our own packages come last on the path, so that what a model's requirements brought comes first."""
 
 
+LAST_WORDS_S = 0.2
+"""How long what a dead process has written may take to arrive."""
+
+
 class WorkerLost(Exception):
     """The process died, hung or spoke nonsense; it must be replaced."""
 
@@ -51,6 +55,11 @@ class Worker:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._reading = False
+        self._frames_read = 0
+        self._watch = asyncio.create_task(self._see_death())
+        self.greeting: Mapping[str, object] = {}
+        """What it answered to its first call."""
 
     @property
     def pid(self) -> int:
@@ -96,6 +105,7 @@ class Worker:
 
     async def kill(self) -> None:
         """End it and whatever it started, at once."""
+        self._watch.cancel()
         self._writer.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -112,6 +122,7 @@ class Worker:
         if reply.header["code"] >= 300:
             await self.kill()
             raise HandlerFailed(_first_call(reply))
+        self.greeting = reply.header
 
     async def _read(self, timeout_s: float, request: bytes = b"") -> Frame:
         try:
@@ -119,7 +130,7 @@ class Worker:
                 if request:
                     self._writer.write(request)
                     await self._writer.drain()
-                return await self._frame()
+                return await self._next_frame()
         except TimeoutError:
             await self.kill()
             raise WorkerLost(f"the handler did not answer within {timeout_s:g} s and was killed") from None
@@ -131,6 +142,23 @@ class Worker:
             status = self._process.returncode
             await self.kill()
             raise WorkerLost(f"the handler's process {_death(status)}") from error
+
+    async def _see_death(self) -> None:
+        """Close the socket of a process that has died: a child of its own may hold the other end open long after."""
+        await self._process.wait()
+        frames_read = -1
+        while frames_read != self._frames_read or not self._reading:  # what it wrote before it died is read first
+            frames_read = self._frames_read
+            await asyncio.sleep(LAST_WORDS_S)
+        self._writer.transport.abort()
+
+    async def _next_frame(self) -> Frame:
+        self._reading = True
+        try:
+            return await self._frame()
+        finally:
+            self._reading = False
+            self._frames_read += 1
 
     async def _frame(self) -> Frame:
         size = frames.header_size(await self._reader.readexactly(frames.LENGTH.size))
@@ -144,7 +172,8 @@ def _arguments(settings: ModelSettings, python: str, fd: int) -> list[str]:
     return [
         python, "-c", BOOT, "\n".join([own, *paths]),
         f"--fd={fd}", f"--parent={os.getpid()}", f"--model-dir={settings.directory}",
-        f"--entry-point={settings.entry_point}", f"--handler={settings.handler}",
+        f"--entry-point={settings.entry_point or settings.formatters}", f"--handler={settings.handler}",
+        *([] if settings.entry_point else [f"--formats={settings.version[0]}.{settings.version[1]}"]),
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Entry:
     status: Status = "PENDING"
     handler: Handler | None = None
     inside: int = 0
+    load_s: float = 0.0
     since: datetime | None = None
 
     @property
@@ -105,13 +107,14 @@ class Models:
         try:
             await self._fill(entry)
         except BaseException:
-            self._entries.pop(settings.name, None)
+            if self._entries.get(settings.name) is entry:  # Another one may have come under its name.
+                del self._entries[settings.name]
             raise
         return entry
 
-    def schedule(self, settings: ModelSettings, url: str) -> Entry:
+    def schedule(self, settings: ModelSettings, url: str, *, at_startup: bool = False) -> Entry:
         """Load a model in the background; if that fails it stays registered as FAILED. Raises Conflict."""
-        entry = self._enter(settings, url, False)
+        entry = self._enter(settings, url, at_startup)
         task = asyncio.create_task(self._fill_quietly(entry))
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
@@ -154,11 +157,13 @@ class Models:
         return entry
 
     async def _fill(self, entry: Entry) -> None:
+        begun = time.monotonic()
         handler = await self._load(entry.settings)
         if self._entries.get(entry.settings.name) is not entry:  # Unregistered while it loaded.
             await handler.close()
-            return
+            raise LoadError(f"model {entry.settings.name} was unregistered while it was loaded")
         entry.handler, entry.status, entry.since = handler, "READY", datetime.now(UTC)
+        entry.load_s = time.monotonic() - begun
 
     async def _fill_quietly(self, entry: Entry) -> None:
         try:
@@ -166,3 +171,6 @@ class Models:
         except LoadError as error:
             entry.status = "FAILED"
             log.error("model %s could not be loaded: %s", entry.settings.name, error)
+        except Exception:
+            entry.status = "FAILED"
+            log.exception("model %s could not be loaded", entry.settings.name)

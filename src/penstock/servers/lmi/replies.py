@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -22,6 +23,9 @@ MAX_BODY = 64 * 1024 * 1024
 BODY_PIECE_TIMEOUT_S = 60.0
 SEND_TIMEOUT_S = 600.0
 """How long a client may stop reading before its stream is cut."""
+
+
+_BODILESS = (204, 304)
 
 
 class Pieces(Protocol):
@@ -39,6 +43,10 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Pieces = b""
+    queued_s: float = 0.0
+    """How long the request waited for a worker."""
+    batch: int = 1
+    """How many requests were answered together."""
 
 
 def pretty(value: object) -> bytes:
@@ -101,9 +109,12 @@ async def _left(receive: Receive) -> None:
 
 async def send_reply(reply: Reply, send: Send) -> None:
     """Send it whole; an iterator is closed whatever happens. What it raises after its first piece cuts the connection."""
-    if isinstance(reply.body, bytes):
-        await _send(send, _start(reply, len(reply.body)))
-        await _send(send, {"type": "http.response.body", "body": reply.body})
+    if isinstance(reply.body, bytes) or reply.status in _BODILESS:
+        body = reply.body if isinstance(reply.body, bytes) and reply.status not in _BODILESS else b""
+        if not isinstance(reply.body, bytes):
+            await reply.body.aclose()
+        await _send(send, _start(reply, len(body)))
+        await _send(send, {"type": "http.response.body", "body": body})
         return
     async with aclosing(reply.body) as pieces:
         await _send(send, _start(reply, None))
@@ -118,15 +129,29 @@ async def _send(send: Send, message: Message) -> None:
         await send(message)
 
 
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
+"""What only the server can know; a handler's own would break the response apart."""
+
+
+def clean_headers(given: Mapping[str, str]) -> dict[str, str]:
+    """A model's headers as they may be sent: the last of each name, whatever its case, on one line, and none about the connection."""
+    kept: dict[str, tuple[str, str]] = {}
+    for name, value in given.items():
+        if _TOKEN.fullmatch(name) and name.lower() not in _FRAMING:
+            kept[name.lower()] = (name, re.sub(r"[\x00-\x08\x0a-\x1f\x7f]+", " ", value).strip())
+    return dict(kept.values())
+
+
 def _start(reply: Reply, length: int | None) -> Message:
     headers = {
-        **reply.headers,
         "x-request-id": str(uuid.uuid4()),
         "Pragma": "no-cache",
         "Cache-Control": "no-cache; no-store, must-revalidate, private",
         "Expires": "Thu, 01 Jan 1970 00:00:00 UTC",
     }
-    if length is not None and reply.status != 204:
+    headers = clean_headers({**reply.headers, **headers})
+    if length is not None and reply.status not in _BODILESS:
         headers["content-length"] = str(length)
     # An error inside a stream keeps the connection, as the original does; any other closes it.
     headers["connection"] = "close" if reply.status >= 400 and length is not None else "keep-alive"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from penstock.engines import choice
 from penstock.engines.choice import Asked
-from penstock.servers.lmi import properties
+from penstock.servers.chat.calls import PARSERS
+from penstock.servers.lmi import properties, scripts
 
 ENGINES = ("Python", "MPI", "DeepSpeed", "FasterTransformer", "PyTorch", "OpenVINO", "vLLM", "transformers")
 ROLLING_BATCHES = (
@@ -20,7 +21,7 @@ ROLLING_BATCHES = (
     "transformers", "disable",
 )  # fmt: skip
 FORMATTERS = ("json", "jsonlines", "none")
-LATER_FORMATTERS = (*FORMATTERS, "sse")
+LATER_FORMATTERS = (*FORMATTERS, "sse", "json_chat", "jsonlines_chat", "sse_chat", "3p", "3p_stream")
 QUANTIZERS = (
     "bitsandbytes", "bitsandbytes4", "bitsandbytes8", "bitsandbytes-nf4", "bitsandbytes-fp4", "gptq", "awq", "marlin", "exl2", "eetq",
     "squeezellm", "deepspeedfp", "fp8", "compressed-tensors", "static_int8", "int8", "int4",
@@ -51,6 +52,7 @@ _FROM_SAGEMAKER = {
     "SAGEMAKER_NUM_MODEL_WORKERS": ("minWorkers", "maxWorkers"),
     "SAGEMAKER_STARTUP_TIMEOUT": ("option.model_loading_timeout",),
     "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": ("option.predict_timeout",),
+    "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": ("option.default_accept",),
 }
 """Variables of SageMaker's other containers, from 0.36 on: the only ones that win over the file."""
 
@@ -73,6 +75,11 @@ class ModelSettings:
     max_batch_delay_ms: int = 100
     min_workers: int = 1
     max_workers: int = 1
+    max_idle_s: int = 60
+    """How long a process above `min_workers` may have nothing to do."""
+    required_memory_mb: int = 0
+    """What must be free for the model to be loaded, beside `reserved_memory_mb`; 0 asks nothing."""
+    reserved_memory_mb: int = 500
     retry_threshold: int = 10
     model_loading_timeout_s: int = 1200
     predict_timeout_s: int = 240
@@ -82,6 +89,8 @@ class ModelSettings:
     entry_point: str = ""
     """Empty for the server's own text generation."""
     handler: str = "handle"
+    formatters: str = ""
+    """The script that reads requests, or writes answers, round the server's own text generation."""
     rolling_batch: str = ""
     """Empty where rolling batch is off."""
     max_rolling_batch_size: int = 32
@@ -90,6 +99,11 @@ class ModelSettings:
     output_formatter: str = ""
     enable_streaming: bool = False
     tgi_compat: bool = False
+    bedrock_compat: bool = False
+    tool_call_parser: str = ""
+    """What finds calls in a chat's answer; empty unless `enable_auto_tool_choice` is on."""
+    chat_template: str = ""
+    """A file of the model, or the template itself, in place of the tokenizer's."""
     stateful_sessions: bool = False
     """Whether the server's own text generation has sessions; a handler makes its own."""
     dtype: str = "auto"
@@ -189,20 +203,27 @@ def build(
         max_batch_delay_ms=number.server("max_batch_delay", 100),
         min_workers=number.server("minWorkers", 1, also="cpu.minWorkers"),
         max_workers=number.server("maxWorkers", 0, also="cpu.maxWorkers"),
+        max_idle_s=number.server("max_idle_time", 60),
+        required_memory_mb=number.server("required_memory_mb", 0),
+        reserved_memory_mb=number.server("reserved_memory_mb", 500),
         retry_threshold=number.server("retry_threshold", 10),
         model_loading_timeout_s=number.option("model_loading_timeout", 1200),
         predict_timeout_s=number.option("predict_timeout", 240),
         chunk_timeout_s=_chunk_timeout(environ, version),
         model_id=_model_id(options),
         revision=options.get("revision", ""),
-        entry_point=_entry_point(options, directory),
+        entry_point=_entry_point(options, directory, version),
         handler=options.get("handler", "handle"),
+        formatters=_formatters(options, directory),
         rolling_batch=rolling_batch,
         max_rolling_batch_size=number.option("max_rolling_batch_size", 32),
         max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 512),
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
         tgi_compat=version >= (0, 28) and options.get("tgi_compat", "false").lower() == "true",
+        bedrock_compat=version >= (0, 28) and options.get("bedrock_compat", "false").lower() == "true",
+        tool_call_parser=_tool_call_parser(options),
+        chat_template=options.get("chat_template", ""),
         stateful_sessions=version >= (0, 34) and options.get("enable_stateful_sessions", "true").lower() == "true",
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
         quantize=_quantize(options),
@@ -236,6 +257,8 @@ def merge_options(pairs: Mapping[str, str], environ: Mapping[str, str]) -> dict[
         ):
             options[option] = value
             lowered.add(option.lower())
+    if (graphs := environ.get("ENABLE_CUDA_GRAPHS")) and "enforce_eager" not in lowered:
+        options["enforce_eager"] = "false" if graphs.lower() == "true" else "true"
     return options
 
 
@@ -287,6 +310,14 @@ def _formatter(options: Mapping[str, str], version: tuple[int, int]) -> str:
     return _one_of("option.output_formatter", value, allowed) if value else ""
 
 
+def _tool_call_parser(options: Mapping[str, str]) -> str:
+    if options.get("enable_auto_tool_choice", "false").lower() != "true":
+        return ""
+    if not (name := options.get("tool_call_parser", "")):
+        raise SettingsError("option.enable_auto_tool_choice needs option.tool_call_parser: give the model's")
+    return _one_of("option.tool_call_parser", name, PARSERS)
+
+
 def _quantize(options: Mapping[str, str]) -> str:
     value = options.get("quantize", "")
     if not value:
@@ -329,10 +360,13 @@ _OWN_ENTRY_POINTS = (
 )
 
 
-def _entry_point(options: Mapping[str, str], directory: Path) -> str:
+def _entry_point(options: Mapping[str, str], directory: Path, version: tuple[int, int]) -> str:
     """The user's handler: `option.entryPoint`, else `model.py`; empty for the handlers that the server has itself."""
     entry = options.get("entryPoint", options.get("entrypoint", ""))
-    if entry in _OWN_ENTRY_POINTS or entry.startswith("djl_python.lmi_"):
+    script = "model.py" if (directory / "model.py").is_file() and not _formatters(options, directory) else ""
+    if entry.startswith("djl_python.lmi_"):  # From 0.33 on these look for a handler in the model first.
+        return script if version >= (0, 33) else ""
+    if entry in _OWN_ENTRY_POINTS:
         return ""
     if entry.startswith("djl_python."):
         raise SettingsError(
@@ -342,7 +376,16 @@ def _entry_point(options: Mapping[str, str], directory: Path) -> str:
         raise SettingsError(
             "option.entryPoint must be a file of the model or a module, not a URL: put the file into the model's archive"
         )
-    return entry or ("model.py" if (directory / "model.py").is_file() else "")
+    if not entry and (directory / "MAR-INF").is_dir():
+        raise SettingsError("a TorchServe archive (MAR-INF) is not supported: write a model.py with a handle function")
+    return entry or script
+
+
+def _formatters(options: Mapping[str, str], directory: Path) -> str:
+    entry = options.get("entryPoint", options.get("entrypoint", ""))
+    if entry and entry not in _OWN_ENTRY_POINTS and not entry.startswith("djl_python.lmi_"):
+        return ""
+    return "model.py" if scripts.only_formats(directory / "model.py", options.get("handler", "handle")) else ""
 
 
 def _complete(settings: ModelSettings) -> ModelSettings:
@@ -358,6 +401,8 @@ def _complete(settings: ModelSettings) -> ModelSettings:
         raise SettingsError("batch_size and option.rolling_batch exclude each other: leave batch_size at 1")
     if settings.version >= (0, 28) and not settings.rolling_batch and not _batches_by_hand(settings):
         changes["rolling_batch"] = "auto"
+    elif settings.formatters and not settings.rolling_batch:
+        raise SettingsError("the formatters of model.py need option.rolling_batch: set it to auto")
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.engines.base import EngineError, EngineFull, Feature, Sampling
+from penstock.engines.chattemplate import ChatTemplate
 from penstock.engines.tokenizer import TokenizerError
-from penstock.servers.generation import Generation, Prefill, TextToken
+from penstock.servers.generation import Generation, Prefill, RequestRefused, TextToken
 from penstock.servers.lmi import asking, formatters, sessions
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
-from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, Untranslatable
+from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut, Untranslatable
+from penstock.servers.lmi.formatterhost import FormatterFailed, FormatterHost, Writer
 from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step, TopToken
 from penstock.servers.lmi.parameters import BadInput, TextParameters
 from penstock.servers.lmi.replies import Reply
@@ -65,6 +67,10 @@ class TextModel:
         """The engine's rules; the answer is cut to what the model's positions allow."""
         self._refuse_what_the_engine_lacks(given)
         told = "top_n_tokens" in self.generation.engine.info.features
+        if given.adapter and "adapters" not in self.generation.engine.info.features:
+            raise BadInput(f"Adapter {given.adapter} is not registered: this model's engine has no adapters")
+        if given.grammar is not None and "grammar" not in self.generation.engine.info.features:
+            raise BadInput("this model's engine can't hold an answer to a JSON schema: leave out what asks for one")
         wanted = given.max_new_tokens or max(1, given.max_length - len(prompt))
         return Sampling(
             max_new_tokens=min(wanted, self.generation.engine.info.max_positions - len(prompt)),
@@ -78,6 +84,8 @@ class TextModel:
             seed=self.rng.randrange(1, 2**32) if given.seed is None else given.seed,
             ignore_eos=given.ignore_eos,
             prompt_logprobs=given.decoder_input_details,
+            grammar=given.grammar,
+            adapter=given.adapter,
             typical_p=given.typical_p,
             top_n_tokens=given.top_n_tokens or (given.top_logprobs if told else 0),
         )
@@ -104,12 +112,33 @@ class RollingBatch(TextModel):
     """`option.rolling_batch`: what the blog's endpoint runs."""
 
     sessions: SessionManager | None = None
+    template: ChatTemplate | None = None
+    """In place of the tokenizer's own."""
+    host: FormatterHost | None = None
+    """The user's own formatters."""
+
+    async def close(self) -> None:
+        if self.host is not None:
+            await self.host.close()
+        await self.generation.engine.close()
 
     async def predict(self, request: Invocation) -> Reply:
+        writer = self.host.writer() if self.host is not None else None
+        reply: Reply | None = None
+        try:
+            reply = await self._predict(request, writer)
+            return reply
+        finally:
+            if writer is not None and (reply is None or isinstance(reply.body, bytes)):
+                writer.close()  # else its pieces do
+
+    async def _predict(self, request: Invocation, writer: Writer | None) -> Reply:
         try:
             if self.settings.version >= (0, 34) and (reply := await sessions.serve(request, self.sessions)):
                 return reply
-            ask = asking.read(request, self.settings, self.generation.tokenizer.chat_template)
+            if writer is not None:
+                request = await writer.read(request)
+            ask = asking.read(request, self.settings, self.template or self.generation.tokenizer.chat_template)
             prompt = await self.encode(ask.inputs, ask.parameters, special=ask.special)
             sampling = self.sampling(prompt, ask.parameters)
         except BadInput as error:
@@ -122,29 +151,43 @@ class RollingBatch(TextModel):
             return_full_text=ask.parameters.return_full_text,
         )
         steps = self.generation.stream(prompt, sampling, stop=ask.parameters.stop_sequences)
-        return await self._answer(ask.formatter, asked, steps)
+        return await self._answer(ask.formatter, asked, steps, request, writer)
 
-    async def _answer(self, make: Make, asked: Asked, steps: AsyncGenerator[Prefill | TextToken, None]) -> Reply:
+    async def _answer(
+        self,
+        make: Make,
+        asked: Asked,
+        steps: AsyncGenerator[Prefill | TextToken, None],
+        request: Invocation | None = None,
+        writer: Writer | None = None,
+    ) -> Reply:
         """Wait for the first step, so that a failure until then is a status, and hand over the rest."""
         try:
             first = await self._next(steps, self.settings.predict_timeout_s)
-            formatter = make(replace(asked, prefill=_prefill(first)))
-            pieces = Pieces(formatter, steps, first, self.settings.chunk_timeout_s)
-            if formatter.streams:
-                return Reply(200, {"Content-Type": formatter.content_type}, pieces)
+            asked = replace(asked, prefill=_prefill(first))
+            formatter = make(asked)
+            if writer is not None and request is not None:
+                writer.begin(asked, request)
+            pieces = Pieces(formatter, steps, first, self.settings.chunk_timeout_s, writer)
+            headers = {"Content-Type": formatter.content_type}
+            if formatter.streams or (writer is not None and writer.writes in ("object", "legacy")):
+                return Reply(200, headers, await pieces.ready())
             async with aclosing(pieces):
-                return Reply(200, {"Content-Type": formatter.content_type}, b"".join([piece async for piece in pieces]))
+                return Reply(200, headers, b"".join([piece async for piece in pieces]))
         except TimeoutError:
-            raise Untranslatable(f"Time out in: {self.settings.predict_timeout_s}") from None
+            raise TimedOut(self.settings.predict_timeout_s) from None
         except StreamBroken as broken:  # of an answer that is sent whole, nothing is sent yet
             raise Untranslatable(str(broken)) from None
         except EngineFull as error:
             raise CapacityExceeded(str(error)) from error
+        except (RequestRefused, FormatterFailed) as error:
+            return Reply(424, {"Content-Type": formatters.JSON}, formatters.failure(str(error), 424))
         except EngineError as error:
-            body = (
-                formatters.failure(str(error)) if self.settings.version < (0, 28) else formatters.failed28(str(error))
-            )
-            return Reply(500 if self.settings.version < (0, 28) else 400, {"Content-Type": "application/json"}, body)
+            if self.settings.version < (0, 28):
+                return Reply(500, {"Content-Type": formatters.JSON}, formatters.failure(str(error)))
+            formatter = make(asked)
+            body = formatters.failed28(str(error)) if formatter.streams else formatter.failed(str(error))
+            return Reply(400, {"Content-Type": formatters.JSON}, body)
 
     async def _next(self, steps: AsyncGenerator[Prefill | TextToken, None], deadline_s: float) -> Prefill | TextToken:
         try:
@@ -164,8 +207,13 @@ class Pieces:
         steps: AsyncGenerator[Prefill | TextToken, None],
         first: Prefill | TextToken,
         gap_s: float,
+        writer: Writer | None = None,
     ) -> None:
         self._formatter = formatter
+        self._writer = writer if writer is not None and writer.writes else None
+        self._reader = writer
+        self._begun: bytes | None = None
+        self._first_is_out = False
         self._steps = steps
         self._waiting: Prefill | TextToken | None = first
         self._gap_s = gap_s
@@ -174,8 +222,21 @@ class Pieces:
     def __aiter__(self) -> Pieces:
         return self
 
+    async def ready(self) -> Pieces:
+        """With its first piece made where a formatter of the user's makes it, so that its failure is a status. Raises FormatterFailed."""
+        if self._writer is not None:
+            try:
+                self._begun = await anext(self)
+            except BaseException:
+                await self.aclose()
+                raise
+        return self
+
     async def __anext__(self) -> bytes:
         """Raises StreamBroken when the next token takes longer than the gap that is allowed."""
+        if self._begun is not None:
+            piece, self._begun, self._first_is_out = self._begun, None, True
+            return piece
         if self._over:
             raise StopAsyncIteration
         try:
@@ -188,10 +249,21 @@ class Pieces:
         self._over = step.finish is not None
         reason = step.finish.reason if step.finish else ""
         top = tuple(TopToken(each.id, each.text, each.logprob, each.special) for each in step.top)
-        return self._formatter.step(Step(step.id, step.text, step.logprob, step.special, reason, top))
+        told = Step(step.id, step.text, step.logprob, step.special, reason, top)
+        if self._writer is None:
+            return self._formatter.step(told)
+        try:
+            return await self._writer.write(self._formatter, told)
+        except FormatterFailed as error:
+            self._over = True
+            if not self._first_is_out:
+                raise
+            return formatters.failure(str(error), 424)
 
     async def aclose(self) -> None:
         await self._steps.aclose()
+        if self._reader is not None:
+            self._reader.close()
 
     async def _step(self) -> TextToken:
         step, self._waiting = self._waiting, None

@@ -7,15 +7,15 @@ must never run the user's code in this process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from penstock.servers.lmi.errors import LmiError, OutOfMemory, StreamBroken, Unavailable, Untranslatable
+from penstock.servers.lmi.errors import LmiError, OutOfMemory, StreamBroken, Unavailable, Untranslatable, WorkerFailure
 from penstock.servers.lmi.process import HandlerFailed, Worker, WorkerLost
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
@@ -27,14 +27,8 @@ log = logging.getLogger(__name__)
 PIECES = 16
 """Pieces of a stream that wait for a slow client; the handler then waits too."""
 BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+_RESERVED = frozenset({"batch_size", "model_dir", "device_id", "tensor_parallel_degree"})
 _BATCH_KEY = re.compile(r"batch_(\d+)\.(.*)", re.DOTALL)
-
-
-class WorkerFailure(LmiError):
-    """The process of a request died or ran into its time-out."""
-
-    status = 503
-    type = "WlmException"
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +38,8 @@ class _Job:
     request: Invocation
     reply: asyncio.Future[Reply]
     stream: WorkerPieces | None = None
+    arrived: float = field(default_factory=time.monotonic)
+    queued_s: float = 0.0
 
 
 class WorkerPieces:
@@ -105,6 +101,7 @@ class _Seat:
     worker: Worker | None = None
     failures: int = 0
     over: bool = False
+    busy: bool = False
 
 
 @dataclass(eq=False)
@@ -116,14 +113,18 @@ class HandlerPool:
     _waiting: deque[_Job] = field(default_factory=deque)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _seats: list[_Seat] = field(default_factory=list)
+    _scaling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _growing: asyncio.Task[None] | None = None
+    _closed: bool = False
+    _least: int = 1
+    _most: int = 1
 
     @classmethod
     async def start(cls, settings: ModelSettings, spawn: Callable[[], Awaitable[Worker]]) -> HandlerPool:
         """Start the least number of processes. Raises HandlerFailed."""
-        pool = cls(settings, spawn)
+        pool = cls(settings, spawn, _least=settings.min_workers, _most=settings.max_workers)
         try:
-            for _ in range(settings.min_workers):
-                pool._sit(await spawn())
+            await pool._fill(settings.min_workers)
         except BaseException:
             await pool.close()
             raise
@@ -143,6 +144,7 @@ class HandlerPool:
         job = _Job(request, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._arrived.set()
+        self._grow()
         try:
             return await job.reply
         except asyncio.CancelledError:
@@ -154,18 +156,49 @@ class HandlerPool:
             raise
 
     async def scale(self, least: int, most: int) -> None:
-        """As many processes as `least` says, where it says something."""
-        while 0 < least < len(self._seats):
-            await _clear(self._seats.pop())
-        while len(self._seats) < least:
-            self._sit(await self.spawn())
+        """At least, and at most, so many processes, where a number is above 0. Raises WorkerFailure when one can't be started."""
+        async with self._scaling:
+            self._least = least if least > 0 else self._least
+            self._most = max(self._least, most)
+            while len(self._seats) > self._most:
+                await _clear(self._seats.pop())
+        try:
+            await self._fill(self._least)
+        except HandlerFailed as error:
+            raise WorkerFailure(str(error)) from error
 
     async def close(self) -> None:
+        self._closed = True
+        if self._growing is not None:
+            self._growing.cancel()
+            await asyncio.gather(self._growing, return_exceptions=True)
         while self._seats:
             await _clear(self._seats.pop())
         self._fail_waiting("the model was unregistered")
 
-    def _sit(self, worker: Worker) -> None:
+    async def _fill(self, count: int) -> None:
+        """Start processes until there are `count`. Raises HandlerFailed."""
+        async with self._scaling:
+            while len(self._seats) < count and not self._closed:
+                await self._sit(await self.spawn())
+
+    def _grow(self) -> None:
+        """One more process, in the background, where requests wait and all are busy."""
+        if len(self._seats) >= self._most or not all(seat.busy for seat in self._seats):
+            return
+        if self._growing is None or self._growing.done():
+            self._growing = asyncio.create_task(self._grow_quietly(), name=f"one more worker of {self.settings.name}")
+
+    async def _grow_quietly(self) -> None:
+        try:
+            await self._fill(len(self._seats) + 1)
+        except HandlerFailed as error:
+            log.error("model %s: %s", self.settings.name, error)
+
+    async def _sit(self, worker: Worker) -> None:
+        if self._closed:  # while the process was started
+            await worker.kill()
+            return
         seat = _Seat(worker=worker)
         self._seats.append(seat)
         seat.task = asyncio.create_task(self._serve(seat), name=f"worker of {self.settings.name}")
@@ -173,8 +206,16 @@ class HandlerPool:
     async def _serve(self, seat: _Seat) -> None:
         """Take jobs and answer them, with a new process whenever the old one is lost."""
         while await self._refill(seat):
-            jobs = await self._take()
             assert seat.worker is not None, "refill has filled it"
+            seat.busy = False
+            jobs = await self._take()
+            if not jobs:
+                self._seats.remove(seat)
+                await seat.worker.kill()
+                return
+            seat.busy = True
+            if self._waiting:
+                self._grow()
             try:
                 await self._answer(seat.worker, jobs)
                 seat.failures = 0
@@ -204,19 +245,28 @@ class HandlerPool:
         return True
 
     async def _take(self) -> list[_Job]:
-        """Up to a batch of jobs: the first one as soon as it is there, more within the delay that is allowed."""
+        """Up to a batch of jobs: the first one as soon as it is there, more within the delay that is allowed.
+
+        No job when nothing came for long, and there are more processes than there have to be.
+        """
         jobs: list[_Job] = []
         clock = asyncio.get_running_loop().time
         deadline: float | None = None
         while deadline is None or (len(jobs) < self.settings.batch_size and clock() < deadline):
             if self._waiting:
-                jobs.append(self._waiting.popleft())
+                job = self._waiting.popleft()
+                job.queued_s = time.monotonic() - job.arrived
+                jobs.append(job)
                 deadline = deadline or clock() + self.settings.max_batch_delay_ms / 1000
                 continue
             self._arrived.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline):
+            idle_end = clock() + self.settings.max_idle_s if len(self._seats) > self._least else None
+            try:
+                async with asyncio.timeout_at(deadline or idle_end):
                     await self._arrived.wait()
+            except TimeoutError:
+                if not jobs and len(self._seats) > self._least:
+                    break
         return jobs
 
     async def _answer(self, worker: Worker, jobs: list[_Job]) -> None:
@@ -231,7 +281,7 @@ class HandlerPool:
             if isinstance(answer, LmiError):
                 job.reply.set_exception(answer)
             else:
-                job.reply.set_result(answer)
+                job.reply.set_result(replace(answer, queued_s=job.queued_s, batch=len(jobs)))
 
     async def _stream(self, worker: Worker, jobs: list[_Job], head: Frame) -> None:
         """Hand piece after piece on. A client that leaves stops the handler's iterator; its end is waited for all the same."""
@@ -242,7 +292,8 @@ class HandlerPool:
             await pieces.aclose()
         else:
             jobs[0].stream = pieces
-            jobs[0].reply.set_result(Reply(int(head.header["code"]), dict(head.header["properties"]), pieces))
+            head_reply = Reply(int(head.header["code"]), dict(head.header["properties"]), pieces)
+            jobs[0].reply.set_result(replace(head_reply, queued_s=jobs[0].queued_s))
         kind = ""
         while kind != "end":
             frame = await worker.next(self.settings.chunk_timeout_s)
@@ -258,19 +309,24 @@ class HandlerPool:
 
 def request_frame(requests: list[Invocation], settings: ModelSettings) -> tuple[dict[str, object], list[bytes]]:
     """What a handler's Input is made of: one request as it is, several with the prefix `batch_N.` on every name."""
-    properties = {
-        **({"batch_size": str(len(requests))} if len(requests) > 1 else {}),
+    own = {
         "model_dir": str(settings.directory),
         "device_id": "-1",
         "tensor_parallel_degree": str(settings.tensor_parallel_degree or 1),
     }
+    properties: dict[str, str] = {}
     keys: list[str] = []
     blobs: list[bytes] = []
     for index, request in enumerate(requests):
         prefix = f"batch_{index}." if len(requests) > 1 else ""
-        properties |= {prefix + key: value for key, value in request.properties}
+        # What the server says of the model and the batch is not for a client's header to say.
+        given = [(key, value) for key, value in request.properties if key.lower() not in _RESERVED]
+        properties |= {prefix + key: value for key, value in given}
         keys += [prefix + key for key, _ in request.content]
         blobs += [value for _, value in request.content]
+    properties = {**own, **properties}
+    if len(requests) > 1:
+        properties["batch_size"] = str(len(requests))
     return {"properties": properties, "keys": keys}, blobs
 
 

@@ -5,18 +5,15 @@ Owns their shape and the original's checks. Whether the engine can keep to one i
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from penstock.engines.base import Grammar
+from penstock.servers.chat.schema_regex import as_grammar
 from penstock.servers.tgi.errors import BadBody, ValidationError
 from penstock.servers.tgi.fields import Fields, string
-from penstock.servers.tgi.schema_regex import NoRegex, to_regex
 from penstock.servers.tgi.serde import Mismatch, load
 
-LONGEST_REGEX = 4096
-"""Characters. Compiling a longer one takes the engine many times what the same schema takes it, and holds up other requests."""
 _KINDS = {"json": "json", "json_object": "json", "regex": "regex", "json_schema": "json_schema"}
 
 
@@ -65,13 +62,8 @@ def checked(grammar: GrammarType, *, disabled: bool) -> Grammar:
         raise ValidationError("grammar is not supported")
     if "properties" not in schema:
         raise ValidationError("grammar is not valid: Grammar must have a 'properties' field")
-    try:
-        if len(regex := to_regex(schema)) <= LONGEST_REGEX:
-            return Grammar("regex", regex)
-    except (NoRegex, TypeError, ValueError):
-        pass  # the engine says what is wrong with it, if anything is
     # The original makes an object of every schema with properties; others leave the type open where it is not said.
     try:
-        return Grammar("json_schema", json.dumps({"type": "object", **schema}, ensure_ascii=False))
+        return as_grammar(schema, {"type": "object", **schema})
     except RecursionError:
         raise ValidationError("grammar is not valid: it is nested too deeply") from None

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from penstock.servers.chat import schemas
+from penstock.servers.chat.scan import Braces
+from penstock.servers.chat.schemas import mapping
 from penstock.servers.tgi.chat_schema import Function, compact
 from penstock.servers.tgi.errors import BadBody, ToolError
 from penstock.servers.tgi.grammar import GrammarType
@@ -20,7 +23,6 @@ NO_TOOL = Function(
     name="no_tool", description="Open ended response with no specific tool selected", arguments={"type": "object"}
 )
 """What the model calls where it may choose, and no function fits: it is asked again, without tools."""
-_DEFINITIONS = ("$defs", "definitions")
 _BEGIN = re.compile(r'\s*\{\s*"function"\s*:\s*\{\s*"_name"\s*:\s*("(?:[^"\\]|\\.)*")\s*([,}])')
 
 
@@ -46,29 +48,22 @@ def grammar(tools: Sequence[Function]) -> GrammarType:
         "properties": {"function": {"anyOf": [_call_schema(tool) for tool in tools]}},
         "required": ["function"],
     }
-    for tool in tools:
-        for place in _DEFINITIONS:
-            for name, definition in _mapping(_mapping(tool.arguments).get(place)).items():
-                # References begin at the root of what the user wrote, which is this schema's root now.
-                if schema.setdefault(place, {}).setdefault(name, definition) != definition:
-                    raise ToolError(f"two tools define {name} differently in their {place}")
-    return GrammarType("json", schema)
+    try:
+        return GrammarType("json", schemas.with_definitions(schema, [tool.arguments for tool in tools]))
+    except schemas.TwoDefinitions as error:
+        raise ToolError(str(error)) from error
 
 
 def _call_schema(tool: Function) -> dict[str, Any]:
-    given = _mapping(tool.arguments)
+    given = mapping(tool.arguments)
     required = given.get("required")
     return {
         "type": "object",
         "description": tool.description or "",
         "additionalProperties": False,
-        "properties": {"_name": {"type": "string", "const": tool.name}, **_mapping(given.get("properties"))},
+        "properties": {"_name": {"type": "string", "const": tool.name}, **mapping(given.get("properties"))},
         "required": ["_name", *(required if isinstance(required, list) else ())],
     }
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def parse_output(text: str) -> Function | None:
@@ -108,11 +103,14 @@ class CallReader:
 
     def __init__(self) -> None:
         self._text = ""
+        self._braces = Braces()
         self._state: Literal["name", "arguments", "end"] = "name"
 
     def push(self, text: str) -> Piece | Literal["no_tool"] | None:
         """What `text` adds to the call: nothing before its name is known and after its end."""
         self._text += text
+        for character in text:
+            self._braces.push(character)
         if self._state == "end":
             return None
         name = None
@@ -125,7 +123,7 @@ class CallReader:
                 return "no_tool"
             self._state = "arguments"
             text = "{" + self._text[begin.start(2) if begin[2] == "}" else begin.end() :]
-        if parse_call(self._text) is not None:
+        if self._braces.depth == 0:
             # The last brace is that of the object around the call.
             self._state = "end"
             text = text.rstrip()[:-1]

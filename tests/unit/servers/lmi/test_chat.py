@@ -15,8 +15,19 @@ from penstock.servers.lmi.parameters import BadInput, TextParameters
 from penstock.servers.lmi.requests import invocation
 from tests.tiny_models import CHAT_TEMPLATE
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 STEPS = (Step(11, "It", -0.5), Step(9, "é", -1.0), Step(2, "</s>", -0.125, special=True, finish="eos_token"))
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
 
 
 def test_the_defaults_by_version() -> None:
@@ -44,8 +55,14 @@ def test_a_temperature_of_0_is_greedy() -> None:
         ({**HELLO, "n": 2}, "n must be 1"),
         ({**HELLO, "temperature": 3}, "temperature is out of range: 3"),
         ({**HELLO, "logit_bias": {"1": 5}}, "logit_bias is not supported"),
-        ({**HELLO, "tool_choice": "required"}, "tool_choice must be none or auto"),
-        ({**HELLO, "response_format": {"type": "json_object"}}, "response_format must be of type text"),
+        ({**HELLO, "tool_choice": "required"}, "and the last two need tools"),
+        ({**HELLO, "tools": [TOOL], "tool_choice": named("other")}, "names other, which is not among the tools"),
+        ({**HELLO, "tools": [{}], "tool_choice": "required"}, "each of tools needs a function with a name"),
+        ({**HELLO, "response_format": {"type": "xml"}}, "response_format must be of type text, json_object or"),
+        (
+            {**HELLO, "tools": [TOOL], "tool_choice": "required", "response_format": {"type": "json_object"}},
+            "exclude each other",
+        ),
         ({**HELLO, "max_tokens": 0}, "max_tokens must be a whole number of at least 1"),
         ({**HELLO, "model": "\ud800"}, "model holds half a character"),
     ],

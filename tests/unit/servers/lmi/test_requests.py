@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.servers.lmi.errors import BadRequest
@@ -25,6 +25,7 @@ def test_a_form() -> None:
     assert request.content == (("a", b"1"), ("b", "é".encode()))
 
 
+@settings(deadline=None)  # the clock of a busy machine says nothing of the code
 @given(st.binary())
 def test_a_multipart_body_keeps_its_bytes(payload: bytes) -> None:
     body = (

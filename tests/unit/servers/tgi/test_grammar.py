@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from penstock.engines.base import Grammar
+from penstock.servers.chat.schema_regex import NoRegex, to_regex
 from penstock.servers.tgi.errors import ValidationError
 from penstock.servers.tgi.grammar import GrammarType, checked, read_grammar
-from penstock.servers.tgi.schema_regex import NoRegex, to_regex
 from penstock.servers.tgi.serde import Mismatch
 
 TWO = {"properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}}}

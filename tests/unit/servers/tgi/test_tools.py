@@ -7,9 +7,9 @@ import re
 
 import pytest
 
+from penstock.servers.chat.schema_regex import to_regex
 from penstock.servers.tgi.chat_schema import Function
 from penstock.servers.tgi.errors import ToolError
-from penstock.servers.tgi.schema_regex import to_regex
 from penstock.servers.tgi.tools import CallReader, Piece, chosen, grammar, parse_output
 
 TOWN = Function(name="weather", arguments={"properties": {"town": {"type": "string"}}, "required": ["town"]})

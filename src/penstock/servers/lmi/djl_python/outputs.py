@@ -26,7 +26,7 @@ class _Encoder(json.JSONEncoder):
 def json_bytes(value: Any) -> bytearray:
     """Pretty JSON in UTF-8: two spaces, no blank after a comma or a colon. Raises ValueError on NaN, TypeError on what is no JSON."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2, cls=_Encoder, separators=(",", ":"))
-    return bytearray(text.encode("utf-8"))
+    return bytearray(text.encode("utf-8", "backslashreplace"))  # Half a character becomes its JSON escape.
 
 
 def line_of_outputs(item: Any) -> bytearray:

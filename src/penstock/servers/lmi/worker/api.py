@@ -12,3 +12,5 @@ Output: Any = _djl_python.Output
 _encode_decode = importlib.import_module("djl_python.encode_decode")
 decode: Any = _encode_decode.decode
 encode: Any = _encode_decode.encode
+find_decorated: Any = importlib.import_module("djl_python.service_loader").find_decorated_function
+create_request: Any = importlib.import_module("djl_python.test_model").create_request

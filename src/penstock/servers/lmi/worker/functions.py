@@ -1,4 +1,4 @@
-"""A script of SageMaker's functions as a handler: `model_fn`, `input_fn`, `predict_fn`, `output_fn`.
+"""A script of SageMaker's functions as a handler: `model_fn`, `input_fn`, `predict_fn`, `output_fn`; or of functions with DJL's decorators.
 
 Owns what stands in for a function that a script leaves out. It must never know how a handler is called (`handler.py`).
 """
@@ -16,6 +16,8 @@ JSON = "application/json"
 
 def of(module: ModuleType) -> Callable[[Any], Any] | None:
     """The script as a handler; None where it has none of the functions. Raises ValueError where a call could lead nowhere."""
+    if decorated := _decorated(module):
+        return _Script(decorated, takes_input=True)
     found = {name: function for name in NAMES if callable(function := getattr(module, name, None))}
     if not found:
         return None
@@ -24,16 +26,33 @@ def of(module: ModuleType) -> Callable[[Any], Any] | None:
     return _Script(found)
 
 
-class _Script:
-    """The functions, and the model that the first of them gave."""
+def _decorated(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """`@init_handler` and its like by the names of SageMaker's; nothing without one that answers."""
+    from penstock.servers.lmi.worker.api import find_decorated
 
-    def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
+    marks = ("is_init_handler", "is_input_formatter", "is_prediction_handler", "is_output_formatter")
+    found = {
+        name: function for name, mark in zip(NAMES, marks, strict=True) if (function := find_decorated(module, mark))
+    }
+    return found if {"model_fn", "predict_fn"} & found.keys() else {}
+
+
+class _Script:
+    """The functions, and the model that the first of them gave.
+
+    `takes_input`: those of the decorators, which are given the Input itself, and no Accept.
+    """
+
+    def __init__(self, functions: dict[str, Callable[..., Any]], *, takes_input: bool = False) -> None:
         self._functions = functions
+        self._takes_input = takes_input
         self._model: Any = None
+        self._accept = JSON
         self._loaded = False
 
     def __call__(self, inputs: Any) -> Any:
         if inputs.is_empty():
+            self._accept = inputs.get_property("default_accept") or self._accept
             load = self._functions.get("model_fn")
             if load and not self._loaded:  # A request without any content looks like the first call too.
                 self._model = _call(load, inputs.get_property("model_dir"), None)
@@ -56,14 +75,19 @@ class _Script:
 
     def _one(self, inputs: Any) -> Any:
         content_type = inputs.get_property("content-type") or JSON
-        accept = inputs.get_property("accept") or JSON
+        accept = inputs.get_property("accept") or "*/*"
         data = self._read(inputs, content_type)
         predict = self._functions.get("predict_fn")
         prediction = _call(predict, data, self._model, None) if predict else self._model(data)
-        return self._write(prediction, JSON if accept == "*/*" else accept)
+        return self._write(prediction, self._accept if accept == "*/*" else accept)
 
     def _read(self, inputs: Any, content_type: str) -> Any:
-        if read := self._functions.get("input_fn"):
+        read = self._functions.get("input_fn")
+        if read and self._takes_input:
+            takes = inspect.signature(read).parameters
+            named = "content_type" in takes or any(each.kind is each.VAR_KEYWORD for each in takes.values())
+            return read(inputs, content_type=content_type) if named else read(inputs)
+        if read:
             media = content_type.partition(";")[0].strip().lower()
             body = bytes(inputs.get_as_bytes())
             text = media.startswith("text/") or media == JSON
@@ -78,7 +102,7 @@ class _Script:
 
         given = prediction
         if write := self._functions.get("output_fn"):
-            given = _call(write, prediction, accept, None)
+            given = write(prediction) if self._takes_input else _call(write, prediction, accept, None)
         if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], str):
             given, accept = given
         if isinstance(given, Output):

@@ -11,6 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from penstock.engines.base import Grammar
+
+LONGEST_REGEX = 4096
+"""Characters. Compiling a longer one takes the engine many times what the same schema takes it, and holds up other requests."""
 _SPACE = "[ ]?"
 _LETTER = r'([^"\\\x00-\x1F\x7F]|\\["\\/bfnrt])'
 _INTEGER = "-?(0|[1-9][0-9]*)"
@@ -26,6 +30,16 @@ _MAX_DEPTH = 32
 
 class NoRegex(Exception):
     """The schema has no such form; the message says which part."""
+
+
+def as_grammar(schema: Mapping[str, Any], otherwise: Mapping[str, Any]) -> Grammar:
+    """What holds an answer to `schema`: its regular expression, else the engine's own reading of `otherwise`. Raises RecursionError."""
+    try:
+        if len(regex := to_regex(schema)) <= LONGEST_REGEX:
+            return Grammar("regex", regex)
+    except (NoRegex, TypeError, ValueError):
+        pass  # the engine says what is wrong with it, if anything is
+    return Grammar("json_schema", json.dumps(otherwise, ensure_ascii=False))
 
 
 def to_regex(schema: Mapping[str, Any]) -> str:
