@@ -20,7 +20,13 @@ def load(options: EngineOptions) -> Stepper:
             from penstock.engines.openvino import OpenVino
 
             return warmed(OpenVino(options))
-    raise LoadError(f"there is no engine named {options.engine}; there is: openvino")
+        case "transformers":
+            try:
+                from penstock.engines.transformers_engine import Transformers
+            except ImportError as error:
+                raise LoadError(f"the transformers engine needs torch and transformers: {error}") from error
+            return warmed(Transformers(options))
+    raise LoadError(f"there is no engine named {options.engine}; there are: openvino, transformers")
 
 
 def warmed(stepper: Stepper) -> Stepper:
