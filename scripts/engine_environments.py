@@ -1,0 +1,49 @@
+"""Make the environments of the engines that live apart, and of the converter: one per lock file in tests/engines/locks.
+
+`engine_environments.py DIRECTORY [NAME ...]` makes `DIRECTORY/NAME`. Exact versions, so that an engine's answers mean the same tomorrow;
+with pip and not uv, because pip takes wheels from wherever this machine is told to look (`PIP_FIND_LINKS`, pip.conf).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+LOCKS = Path(__file__).parent.parent / "tests" / "engines" / "locks"
+TRIES = 3
+
+
+def main(root: Path, names: list[str]) -> None:
+    """Create what is missing or was made from another lock; what is complete stays."""
+    for name in names or sorted(lock.stem for lock in LOCKS.glob("*.txt")):
+        lock = LOCKS / f"{name}.txt"
+        target = root / name
+        made_from = target / "made-from.txt"
+        if made_from.is_file() and made_from.read_text() == lock.read_text():
+            continue
+        print(f"    {name}: {lock.read_text().count('==')} packages, torch among them", flush=True)
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", target], check=True)
+        _install(target / "bin" / "python", lock)
+        made_from.write_text(lock.read_text())
+
+
+def _install(python: Path, lock: Path) -> None:
+    """Run it again when it fails: a registry that does not answer once is no reason to fail."""
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    for left in range(TRIES - 1, -1, -1):
+        if subprocess.run([*pip, "install", "--requirement", lock], check=False).returncode == 0:
+            break
+        print(f"    {lock.stem} failed; {left} tries left", flush=True)
+        if not left:
+            sys.exit(1)
+    # optimum-intel asks for torchvision, and its wheel fits only the torch of the same registry. Text needs none of it, but
+    # transformers imports it where it lies.
+    if subprocess.run([python, "-c", "import torchvision"], check=False, capture_output=True).returncode != 0:
+        subprocess.run([*pip, "uninstall", "--yes", "torchvision"], check=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute(), sys.argv[2:])
