@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench browser soak clean .style .types .imports
+.PHONY: help demo test check format bench browser engines soak clean .style .types .imports
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ demo: $(VENV)/.demo ## deploy the bundled Falcon twice, stream an answer from ea
 	@$(BIN)/penstock demo $(if $(DEMO_ONCE),--once)
 
 test: $(VENV)/.dev $(VENV)/.clients ## the whole test suite
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "not soak"
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "not soak and not engines"
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import rules
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target .style .types .imports
@@ -58,6 +58,14 @@ format: $(VENV)/.dev ## let ruff rewrite
 
 browser: $(VENV)/.dev ## the chat page in headless Chromium
 	@$(BIN)/python -m pytest -m browser
+
+$(VENV)/.engines: $(wildcard tests/engines/locks/*.txt) | $(VENV)/.dev
+	@echo "==> making the engines' environments (torch in each: about 2 GB)"
+	@$(BIN)/python scripts/engine_environments.py $(VENV)/engines
+	@touch $@
+
+engines: $(VENV)/.dev $(VENV)/.engines ## every engine over every model family, against transformers (minutes; the first time makes tiny models)
+	@$(BIN)/python -m pytest -m engines tests/engines
 
 bench: $(VENV)/.dev ## benchmarks, in pairs (SUITE=relay for one)
 	@$(BIN)/python -m penstock.bench $(SUITE)

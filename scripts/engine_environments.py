@@ -32,7 +32,7 @@ def main(root: Path, names: list[str]) -> None:
 
 def _install(python: Path, lock: Path) -> None:
     """Run it again when it fails: a registry that does not answer once is no reason to fail."""
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     for left in range(TRIES - 1, -1, -1):
         if subprocess.run([*pip, "install", "--requirement", lock], check=False).returncode == 0:
             break

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from penstock.engines.base import Feature
-from tests.engines import families
+from tests.engines.families import DECODERS, NAMES
 
 Model = Literal["source", "converted"]
 
@@ -23,8 +23,6 @@ class Claim:
     families: tuple[str, ...]
     features: frozenset[Feature]
     """Exactly these: an engine that can do more, or less, must say so here."""
-    long_family: tuple[str, ...] = field(default=families.DECODERS)
-    """Families whose answers to a long prompt must be the oracle's."""
 
 
 CLAIMS = (
@@ -32,16 +30,15 @@ CLAIMS = (
         engine="openvino",
         environment="",
         model="converted",
-        families=families.DECODERS,
+        families=DECODERS,
         features=frozenset({"grammar", "prompt_logprobs"}),
     ),
     Claim(
         engine="transformers",
         environment="transformers",
         model="source",
-        families=families.NAMES,
+        families=NAMES,
         features=frozenset({"prompt_logprobs", "typical_p", "watermark", "top_n_tokens"}),
-        long_family=families.NAMES,
     ),
 )
 CASES = tuple((claim, family) for claim in CLAIMS for family in claim.families)

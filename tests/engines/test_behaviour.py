@@ -83,9 +83,9 @@ async def test_penalties_change_what_they_must(engine: EngineProcess, oracle: Or
     prompt = oracle.plain[0].prompt
     long = Sampling(max_new_tokens=60, ignore_eos=True)
     plain = (await ask(engine, prompt, long)).tokens
-    for penalty in ("frequency_penalty", "presence_penalty"):
-        less = (await ask(engine, prompt, replace(long, **{penalty: 1.8}))).tokens
-        assert len(set(less)) > len(set(plain)), penalty
+    for penalised in (replace(long, frequency_penalty=1.8), replace(long, presence_penalty=1.8)):
+        less = (await ask(engine, prompt, penalised)).tokens
+        assert len(set(less)) > len(set(plain)), penalised
         assert less[0] == plain[0], "the first token repeats none of the answer"
 
 

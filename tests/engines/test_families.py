@@ -30,11 +30,7 @@ async def test_greedy_answers_are_the_oracles(engine: EngineProcess, oracle: Ora
         assert answer.finish.reason == "length"
 
 
-async def test_a_long_prompt_is_read_as_the_oracle_reads_it(
-    engine: EngineProcess, case: tuple[Claim, str], oracle: Oracle
-) -> None:
-    claim, family = case
-    assert family in claim.long_family, "every family that is claimed is claimed for long prompts too"
+async def test_a_long_prompt_is_read_as_the_oracle_reads_it(engine: EngineProcess, oracle: Oracle) -> None:
     answer = await ask(engine, oracle.long.prompt, GREEDY)
     assert answer.tokens == oracle.long.tokens
     assert answer.logprobs == pytest.approx(oracle.long.logprobs, abs=1e-3)

@@ -46,6 +46,7 @@ class TorchModel:
         os.environ["HF_HUB_OFFLINE"] = "1"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = _dtype(options, self.device)
+        torch.set_grad_enabled(False)  # for this process, which never trains
         if options.threads:
             torch.set_num_threads(options.threads)
         self._model, self._config = _load(options, self.dtype, self.device)
@@ -54,7 +55,7 @@ class TorchModel:
         self._takes = frozenset(taken)
         self._cache_name = "cache" if "cache" in taken else "past_key_values"
         self._start = _start_token(self._model) if self.encoder else 0
-        self.vocabulary: int = self._model.get_input_embeddings().num_embeddings
+        self.vocabulary = _vocabulary(self._model, self._config)
         self._together: list[Row] = []
         self._joint: Any = None
         self.caches = self.pieces = self.batches = False
@@ -71,7 +72,6 @@ class TorchModel:
     def row(self, prompt: tuple[int, ...]) -> Row:
         return Row(prompt, [self._start] if self.encoder else list(prompt))
 
-    @torch.inference_mode()
     def read(self, row: Row, limit: int, *, every: bool = False) -> Tensor:
         """Read up to `limit` of the row's next tokens; all of them where the model can't read in pieces.
 
@@ -91,7 +91,6 @@ class TorchModel:
         row.read = end
         return logits
 
-    @torch.inference_mode()
     def read_together(self, rows: Sequence[Row]) -> Tensor:
         """Read the one next token of each row. Returns logits in single precision: [rows, vocabulary]."""
         if not self.batches:
@@ -181,7 +180,6 @@ class TorchModel:
             row.encoded = self._model.get_encoder()(input_ids=tokens, attention_mask=mask, return_dict=True)
         return {"encoder_outputs": row.encoded, "attention_mask": mask}
 
-    @torch.inference_mode()
     def _try_out(self) -> None:
         """Find out what the model can do. Raises LoadError when it can't even read a text at once."""
         text = tuple((7 * n + 3) % self.vocabulary for n in range(24))
@@ -294,6 +292,13 @@ def _reason(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "the model brings code of its own, which runs only with trust_remote_code"
     return str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+
+
+def _vocabulary(model: Any, config: Any) -> int:
+    for value in (getattr(model.get_input_embeddings(), "num_embeddings", None), getattr(config, "vocab_size", None)):
+        if isinstance(value, int):
+            return value
+    raise LoadError("the model does not say how large its vocabulary is (vocab_size)")
 
 
 def _start_token(model: Any) -> int:
