@@ -23,6 +23,8 @@ class Claim:
     families: tuple[str, ...]
     features: frozenset[Feature]
     """Exactly these: an engine that can do more, or less, must say so here."""
+    penalised_logprobs: bool
+    """Whether a token's log-probability is that after the penalties, or the model's own."""
 
 
 CLAIMS = (
@@ -32,6 +34,7 @@ CLAIMS = (
         model="converted",
         families=DECODERS,
         features=frozenset({"grammar", "prompt_logprobs"}),
+        penalised_logprobs=False,
     ),
     Claim(
         engine="transformers",
@@ -39,6 +42,7 @@ CLAIMS = (
         model="source",
         families=NAMES,
         features=frozenset({"prompt_logprobs", "typical_p", "watermark", "top_n_tokens"}),
+        penalised_logprobs=True,
     ),
 )
 CASES = tuple((claim, family) for claim in CLAIMS for family in claim.families)

@@ -55,11 +55,18 @@ async def test_many_at_once_are_as_one_at_a_time(engine: EngineProcess, oracle: 
     assert again.tokens == alone.tokens
 
 
-async def test_a_repetition_penalty_is_the_oracles(engine: EngineProcess, oracle: Oracle) -> None:
+async def test_a_repetition_penalty_is_the_oracles(
+    engine: EngineProcess, case: tuple[Claim, str], oracle: Oracle
+) -> None:
     penalised = Sampling(max_new_tokens=NEW_TOKENS, ignore_eos=True, repetition_penalty=1.5)
     answer = await ask(engine, oracle.repetition.prompt, penalised)
     assert answer.tokens == oracle.repetition.tokens
-    assert answer.logprobs == pytest.approx(oracle.repetition.logprobs, abs=1e-3)
+    if case[0].penalised_logprobs:
+        assert answer.logprobs == pytest.approx(oracle.repetition.logprobs, abs=1e-3)
+    else:
+        own = dict(oracle.plain[0].top[0])[answer.tokens[0]]
+        assert answer.logprobs[0] == pytest.approx(own, abs=1e-3)
+        assert answer.logprobs[0] != pytest.approx(oracle.repetition.logprobs[0], abs=1e-3)
 
 
 async def test_prompt_logprobs_are_the_oracles(engine: EngineProcess, case: tuple[Claim, str], oracle: Oracle) -> None:

@@ -82,7 +82,7 @@ class PromptLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token. `logprob` is natural, after the penalties; NaN where the engine has none.
+    """One generated token. `logprob` is natural; NaN where the engine has none. Whether after penalties: docs/engines.md.
 
     The engine ends a request by itself after `max_new_tokens`, or after an end-of-sequence token, which it also sends.
     """

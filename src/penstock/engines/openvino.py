@@ -3,7 +3,7 @@
 Owns the pipeline and the translation between our messages and its handles. It runs only in an engine process (`step` holds the
 interpreter's lock for as long as the step takes), works on token ids alone, and must never see text.
 
-What the library can't do is said in `docs/engines.md`: log-probabilities come before temperature, top_k and top_p; only the
+What the library can't do is said in `docs/engines.md`: log-probabilities come before penalties, temperature, top_k and top_p; only the
 chosen token has one; prompt tokens that come out of the prefix cache have none.
 """
 
