@@ -26,7 +26,11 @@ def load(options: EngineOptions) -> Stepper:
             except ImportError as error:
                 raise LoadError(f"the transformers engine needs torch and transformers: {error}") from error
             return warmed(Transformers(options))
-    raise LoadError(f"there is no engine named {options.engine}; there are: openvino, transformers")
+        case "vllm":
+            from penstock.engines.vllm_engine import Vllm
+
+            return warmed(Vllm(options))
+    raise LoadError(f"there is no engine named {options.engine}; there are: openvino, transformers, vllm")
 
 
 def warmed(stepper: Stepper) -> Stepper:

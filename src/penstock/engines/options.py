@@ -46,6 +46,8 @@ class EngineOptions:
     """Longest sequence, prompt and answer together. 0 is the model's own."""
     trust_remote_code: bool = False
     """Whether code that lies in the model's directory may run."""
+    adapters: str = ""
+    """LoRA adapters: a JSON object of names and the directories in which they lie."""
 
     def arguments(self) -> list[str]:
         """The command-line form that `parse` reads."""

@@ -159,7 +159,7 @@ async def test_a_damaged_model_fails_with_the_reason(tiny_model: Path, tmp_path:
 
 
 async def test_an_unknown_engine_fails_with_the_names_there_are(tiny_model: Path) -> None:
-    with pytest.raises(LoadFailed, match="no engine named steam; there are: openvino, transformers"):
+    with pytest.raises(LoadFailed, match="no engine named steam; there are: openvino, transformers, vllm"):
         await EngineProcess.start(EngineOptions(model=tiny_model, engine="steam"))
 
 

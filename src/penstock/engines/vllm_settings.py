@@ -1,0 +1,196 @@
+"""What vLLM is told when it starts, and what its complaints mean.
+
+Owns the translation from our options to vLLM's arguments and environment, and what is refused before vLLM is asked. It must never import
+vLLM: what it must know of the machine is handed in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.engines.options import EngineOptions
+from penstock.engines.process import LoadError
+
+GIB = 1 << 30
+MOST_CPU_CACHE = 4 * GIB
+"""The key-value cache on a processor where its size is not given. Memory that no token reaches is never touched."""
+MOST_ADAPTERS_AT_ONCE = 8
+"""Adapters whose weights lie ready for one step. Requests for others wait."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_OTHER_ENGINE = "use the transformers engine (PENSTOCK_ENGINE=transformers)"
+_HEADS = ("num_attention_heads", "n_head", "num_heads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the model will run on."""
+
+    device: str
+    """ "cpu", or what vLLM calls the accelerator ("cuda")."""
+    count: int
+    """Cores or accelerators that may be used."""
+    bfloat16: bool
+    memory: int
+    """Bytes that are free now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    name: str
+    path: str
+    rank: int
+
+
+def prepare(environ: MutableMapping[str, str], options: EngineOptions) -> None:
+    """Set what vLLM and torch read from the environment when they are imported."""
+    environ.update(
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",  # we are the engine's process
+        VLLM_NO_USAGE_STATS="1",
+        DO_NOT_TRACK="1",
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        VLLM_HOST_IP="127.0.0.1",
+        VLLM_LOGGING_STREAM="ext://sys.stderr",
+        VLLM_LOGGING_COLOR="0",
+        TOKENIZERS_PARALLELISM="false",
+    )
+    # Ranks talk to each other on this machine alone.
+    environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+    # A forked worker would hold our files, the front's socket among them.
+    environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    # Several replicas share a processor: pinned threads of two would sit on the same core.
+    environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    cores = len(os.sched_getaffinity(0))
+    environ.setdefault("OMP_NUM_THREADS", str(options.threads or max(1, cores // options.tensor_parallel)))
+
+
+def check_model(model: Path) -> None:
+    """Refuse at once what vLLM takes long to refuse. Raises LoadError."""
+    config = _config(model)
+    if config.get("is_encoder_decoder"):
+        raise LoadError(f"vLLM has no encoder-decoders such as {config.get('model_type')}; {_OTHER_ENGINE}")
+
+
+def arguments(options: EngineOptions, machine: Machine) -> dict[str, Any]:
+    """vLLM's engine arguments. Raises LoadError."""
+    _check_ranks(options, _config(options.model), machine)
+    adapters = read_adapters(options.adapters)
+    given: dict[str, Any] = {
+        "model": str(options.model),
+        # vLLM's own idea of defaults and end tokens would hide what the request says.
+        "generation_config": "vllm",
+        "skip_tokenizer_init": not (options.model / "tokenizer.json").is_file(),
+        "dtype": _dtype(options, machine),
+        "max_num_seqs": options.max_batch_size,
+        "max_num_batched_tokens": max(options.max_batched_tokens, options.max_batch_size),
+        "enable_prefix_caching": options.prefix_cache,
+        "tensor_parallel_size": options.tensor_parallel,
+        "distributed_executor_backend": "mp" if options.tensor_parallel > 1 else "uni",
+        "trust_remote_code": options.trust_remote_code,
+        "logprobs_mode": "processed_logprobs",
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "quantization": options.quantize or None,
+        "max_model_len": options.max_length or None,
+    }
+    if machine.device == "cpu":
+        # Compiling takes minutes, and what it gains is little on a processor.
+        given["enforce_eager"] = True
+    if options.kv_cache_gb or machine.device == "cpu":
+        whole = options.kv_cache_gb * GIB or min(MOST_CPU_CACHE, machine.memory // 4)
+        given["kv_cache_memory_bytes"] = whole // options.tensor_parallel
+    if adapters:
+        given["enable_lora"] = True
+        # On a processor vLLM takes the last place for requests without an adapter (they have index -1), so it must stay empty.
+        places = len(adapters) + 1 if machine.device == "cpu" else min(len(adapters), MOST_ADAPTERS_AT_ONCE)
+        given["max_loras"] = places
+        given["max_cpu_loras"] = max(places, len(adapters))
+        given["max_lora_rank"] = _lora_rank(adapters)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _config(model: Path) -> dict[str, Any]:
+    """`config.json`, with its text model's part on top. Raises LoadError."""
+    try:
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        return {**config, **(config.get("text_config") or {})}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise LoadError(f"the configuration of {model} can't be read: {error}") from error
+
+
+def _check_ranks(options: EngineOptions, config: dict[str, Any], machine: Machine) -> None:
+    degree = options.tensor_parallel
+    if degree > machine.count:
+        what = "processor cores" if machine.device == "cpu" else "accelerators"
+        raise LoadError(
+            f"tensor_parallel is {degree}, and this machine has {machine.count} {what}: use at most {machine.count}"
+        )
+    heads = next((config[name] for name in _HEADS if isinstance(config.get(name), int)), degree)
+    if heads % degree:
+        fitting = ", ".join(str(n) for n in range(1, machine.count + 1) if heads % n == 0)
+        raise LoadError(
+            f"tensor_parallel is {degree}, which does not divide the model's {heads} attention heads: use one of {fitting}"
+        )
+
+
+def _dtype(options: EngineOptions, machine: Machine) -> str:
+    if options.dtype == "bfloat16" and not machine.bfloat16:
+        raise LoadError("dtype bfloat16 is asked for, and this machine does not have it; use auto or float32")
+    if options.dtype == "auto" and machine.device == "cpu":
+        return "bfloat16" if machine.bfloat16 else "float32"
+    return options.dtype
+
+
+def read_adapters(text: str) -> tuple[Adapter, ...]:
+    """The adapters of a JSON object of names and directories. Raises LoadError."""
+    if not text:
+        return ()
+    try:
+        named = json.loads(text)
+        if not isinstance(named, dict) or not all(isinstance(path, str) for path in named.values()):
+            raise ValueError("it is not an object of names and directories")
+    except ValueError as error:
+        raise LoadError(f"the adapters must be a JSON object of names and directories: {error}") from error
+    return tuple(Adapter(name, path, _rank_of(name, Path(path))) for name, path in named.items())
+
+
+def _rank_of(name: str, path: Path) -> int:
+    try:
+        rank = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LoadError(f"adapter {name}: {path / 'adapter_config.json'} does not tell its rank: {error!r}") from error
+    if not isinstance(rank, int) or not 0 < rank <= LORA_RANKS[-1]:
+        raise LoadError(f"adapter {name} has rank {rank}; vLLM takes 1 to {LORA_RANKS[-1]}")
+    return rank
+
+
+def _lora_rank(adapters: tuple[Adapter, ...]) -> int:
+    most = max(adapter.rank for adapter in adapters)
+    return next(rank for rank in LORA_RANKS if rank >= most)
+
+
+_PYDANTIC = re.compile(r"(?:Value|Assertion) error, (.*?)(?: \[type=|\Z)", re.DOTALL)
+_PARAMETER = re.compile(r" \(parameter=.*\)\Z", re.DOTALL)
+_UNSUPPORTED = re.compile(r"Model architectures \[(.*?)\] .*not supported")
+
+
+def explain(error: BaseException) -> str:
+    """What vLLM means, in one line."""
+    # A KeyError says nothing without its name.
+    text = repr(error) if isinstance(error, LookupError) else str(error)
+    if found := _PYDANTIC.search(text):
+        text = found[1]
+    if found := _UNSUPPORTED.search(text):
+        return (
+            f"vLLM has no {found[1].replace(chr(39), '')}; use the transformers engine (PENSTOCK_ENGINE=transformers)"
+        )
+    line = " ".join(_PARAMETER.sub("", text).split())
+    return line or repr(error)

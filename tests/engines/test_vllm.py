@@ -1,0 +1,346 @@
+"""vLLM on a processor: every family answers like transformers, ranks really share a model, and nothing is left behind.
+
+It needs an environment of its own: `.venv/engines/vllm`, made by `scripts/vllm_environment.py`, or the one whose Python
+`PENSTOCK_VLLM_PYTHON` names. A start takes a quarter of a minute on a quiet machine, so few are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from penstock.engines import apart
+from penstock.engines.base import EngineGone, Finish, Grammar, PromptLogprobs, Sampling, Token
+from penstock.engines.client import EngineProcess, LoadFailed
+from penstock.engines.options import EngineOptions
+from penstock.engines.tokenizer import TextTokenizer
+from tests.engines import families, vllm_programs
+from tests.engines.families import END, NEW_TOKENS, Oracle
+from tests.waiting import until_async
+
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("vllm"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+ENVIRONMENTS = Path(__file__).parents[2] / ".venv" / "engines"
+USUAL = ENVIRONMENTS / "vllm" / "bin" / "python"
+GREEDY = Sampling(max_new_tokens=NEW_TOKENS, ignore_eos=True)
+TOLERANCE = {"bloom": 2e-3}
+"""Of log-probabilities. vLLM computes BLOOM's GELU by the error function, where the original takes the tanh that comes close to it."""
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    found = Path(os.environ.get("PENSTOCK_VLLM_PYTHON", USUAL))
+    if not found.exists():
+        pytest.skip(f"{found} is not there: `scripts/vllm_environment.py .venv/engines/vllm` makes it (3.3 GB)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def models(python: Path) -> Path:
+    """Every family's model, kept under a name that follows from what makes them."""
+    program = Path(families.__file__)
+    root = ENVIRONMENTS / "cache" / f"vllm-{hashlib.blake2b(program.read_bytes(), digest_size=8).hexdigest()}"
+    missing = [name for name in families.NAMES if not (root / name).is_dir()]
+    if missing:
+        run(python, program, root, *missing)
+    return root
+
+
+@pytest.fixture(scope="module")
+def adapter(python: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("adapter")
+    run(python, Path(vllm_programs.__file__), "adapter", models / "llama", directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def answers(python: Path, models: Path) -> dict[str, Any]:
+    """What every family answers, by name."""
+    said = run(python, Path(vllm_programs.__file__), "families", models, *families.DECODERS)
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith('{"family"')]
+    return {line["family"]: line for line in lines}
+
+
+@pytest.fixture(scope="module")
+def oracle(models: Path) -> Oracle:
+    return families.read_oracle(models / "llama")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(python: Path, models: Path, adapter: Path) -> AsyncIterator[EngineProcess]:
+    engine = await started(python, models / "llama", adapters=json.dumps({"other": str(adapter)}))
+    yield engine
+    await engine.close()
+
+
+def run(python: Path, *words: object) -> str:
+    done = subprocess.run([python, *map(str, words)], check=False, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+async def started(python: Path, model: Path, **more: Any) -> EngineProcess:
+    options = EngineOptions(model=model, engine="vllm", dtype="float32", kv_cache_gb=1, max_queue=32, **more)
+    began = time.monotonic()
+    engine = await EngineProcess.start(options, command=apart.command(python))
+    print(f"{model.name} {more}: started in {time.monotonic() - began:.1f} s")
+    return engine
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    tokens: tuple[int, ...]
+    prompt_logprobs: tuple[PromptLogprobs, ...]
+    finish: Finish
+
+
+async def ask(engine: EngineProcess, prompt: tuple[int, ...], sampling: Sampling) -> Answered:
+    events = [event async for event in engine.generate(prompt, sampling)]
+    finish = events.pop()
+    assert isinstance(finish, Finish)
+    tokens = tuple(event.token for event in events if isinstance(event, Token))
+    return Answered(tokens, tuple(event for event in events if isinstance(event, PromptLogprobs)), finish)
+
+
+@pytest.mark.parametrize("name", families.DECODERS)
+async def test_a_family_answers_like_transformers(answers: dict[str, Any], models: Path, name: str) -> None:
+    said, oracle, close = answers[name], families.read_oracle(models / name), TOLERANCE.get(name, 2e-4)
+    assert said["dtype"] == "torch.float32"
+    assert said["positions"] == 2048
+    for got, right in zip(said["answers"], [*oracle.plain, oracle.long, oracle.repetition], strict=True):
+        assert got["tokens"] == list(right.tokens)
+        assert got["finish"] == "length"
+        assert got["logprobs"] == pytest.approx(right.logprobs, abs=close)
+        assert got["prompt_logprobs"] == pytest.approx(
+            right.prompt_logprobs or got["prompt_logprobs"], abs=close, nan_ok=True
+        )
+        for mine, theirs in zip(got["top"], right.top, strict=True):
+            assert [value for _, value in mine] == pytest.approx([value for _, value in theirs], abs=close)
+            assert mine[0][0] == theirs[0][0]
+
+
+async def test_it_says_what_it_can_do(engine: EngineProcess, oracle: Oracle) -> None:
+    assert engine.info.name == "vllm"
+    assert engine.info.device == "cpu"
+    assert engine.info.eos_token_ids == (END, oracle.end)
+    assert set(engine.info.features) == {"adapters", "grammar", "prompt_logprobs", "top_n_tokens"}
+
+
+async def test_many_at_once_are_as_each_alone(engine: EngineProcess, oracle: Oracle) -> None:
+    prompts = [right.prompt for right in (*oracle.plain, oracle.long)]
+    prompts += [prompt[:count] for prompt in prompts for count in (1, 7, 33)]
+    alone = [(await ask(engine, prompt, GREEDY)).tokens for prompt in prompts]
+    together = await asyncio.gather(*(ask(engine, prompt, GREEDY) for prompt in prompts))
+    assert [answer.tokens for answer in together] == alone
+
+
+async def test_prompt_logprobs_are_known_whatever_is_cached(engine: EngineProcess, oracle: Oracle) -> None:
+    right = oracle.long
+    await ask(engine, right.prompt, GREEDY)
+    answer = await ask(engine, right.prompt, replace(GREEDY, prompt_logprobs=True))
+    (known,) = answer.prompt_logprobs
+    assert known.logprobs == pytest.approx(right.prompt_logprobs, abs=2e-4, nan_ok=True)
+
+
+async def test_an_end_token_ends_unless_it_is_ignored(engine: EngineProcess, oracle: Oracle) -> None:
+    right = oracle.plain[0]
+    ended = await ask(engine, right.prompt, replace(GREEDY, ignore_eos=False))
+    assert ended.tokens == right.tokens[: right.tokens.index(oracle.end) + 1]
+    assert ended.finish.reason == "eos_token"
+    assert (await ask(engine, right.prompt, GREEDY)).finish.reason == "length"
+
+
+async def test_cancelling_one_leaves_its_neighbours_alone(engine: EngineProcess, oracle: Oracle) -> None:
+    neighbour = asyncio.create_task(ask(engine, oracle.plain[0].prompt, GREEDY))
+    async with aclosing(engine.generate(oracle.plain[1].prompt, replace(GREEDY, max_new_tokens=1500))) as events:
+        for _ in range(5):
+            await anext(events)
+    assert (await neighbour).tokens == oracle.plain[0].tokens
+    assert (await ask(engine, oracle.plain[2].prompt, GREEDY)).tokens == oracle.plain[2].tokens
+    assert engine.load == (0, 0)
+    assert engine.pid is not None
+    process = psutil.Process(engine.pid)
+    before = process.cpu_times()
+    await asyncio.sleep(0.5)  # long enough to see an engine that goes on with a request that nobody wants
+    after = process.cpu_times()
+    assert after.user + after.system - before.user - before.system < 0.25
+
+
+async def test_a_seed_repeats_whatever_runs_beside_it(engine: EngineProcess, oracle: Oracle) -> None:
+    prompt = oracle.plain[0].prompt
+    lively = replace(GREEDY, do_sample=True, temperature=1.5, seed=2**64 - 1)
+    alone = await ask(engine, prompt, lively)
+    again, other, _ = await asyncio.gather(
+        ask(engine, prompt, lively),
+        ask(engine, prompt, replace(lively, seed=5)),
+        ask(engine, oracle.plain[1].prompt, GREEDY),
+    )
+    assert again.tokens == alone.tokens
+    assert other.tokens != alone.tokens
+
+
+async def test_filters_leave_what_they_must(engine: EngineProcess, oracle: Oracle) -> None:
+    right = oracle.plain[0]
+    lively = replace(GREEDY, do_sample=True, temperature=2.0, seed=3)
+    assert (await ask(engine, right.prompt, replace(lively, top_k=1))).tokens == right.tokens
+    assert (await ask(engine, right.prompt, replace(lively, top_p=1e-6))).tokens == right.tokens
+    async with aclosing(engine.generate(right.prompt, replace(lively, top_k=2, top_n_tokens=5))) as events:
+        async for event in events:
+            if isinstance(event, Token):
+                assert len(event.top) == 2, "those that top_k removed are not among the likeliest"
+                assert event.token in [token for token, _ in event.top]
+    long = replace(GREEDY, max_new_tokens=60)
+    plain = await ask(engine, right.prompt, long)
+    for penalised in (replace(long, frequency_penalty=1.8), replace(long, presence_penalty=1.8)):
+        less = await ask(engine, right.prompt, penalised)
+        assert len(set(less.tokens)) > len(set(plain.tokens)), penalised
+
+
+async def test_an_answer_keeps_to_its_grammar(engine: EngineProcess, models: Path, oracle: Oracle) -> None:
+    tokenizer = TextTokenizer.load(models / "llama")
+    schema = json.dumps({"type": "object", "properties": {"n": {"enum": ["a", "b"]}}, "required": ["n"]})
+    sampling = Sampling(max_new_tokens=60, grammar=Grammar("json_schema", schema))
+    regex = replace(sampling, grammar=Grammar("regex", "(one|two) [0-9]{3}"))
+    json_answer, regex_answer, free = await asyncio.gather(
+        ask(engine, oracle.plain[0].prompt, sampling),
+        ask(engine, oracle.plain[0].prompt, regex),
+        ask(engine, oracle.plain[1].prompt, GREEDY),
+    )
+    assert json_answer.finish.reason == "eos_token"
+    assert json.loads(tokenizer.decode(json_answer.tokens[:-1]))["n"] in {"a", "b"}
+    assert re.fullmatch("(one|two) [0-9]{3}", tokenizer.decode(regex_answer.tokens[:-1]))
+    assert free.tokens == oracle.plain[1].tokens
+    broken = await ask(engine, (5, 6), replace(sampling, grammar=Grammar("regex", "(")))
+    assert broken.finish.reason == "refused"
+    assert "\n" not in broken.finish.error
+
+
+async def test_an_adapter_answers_like_its_merged_weights(engine: EngineProcess, adapter: Path, oracle: Oracle) -> None:
+    right = oracle.plain[0]
+    merged = tuple(json.loads((adapter / "oracle.json").read_text()))
+    assert merged != right.tokens
+    with_it, without = await asyncio.gather(
+        ask(engine, right.prompt, replace(GREEDY, adapter="other")), ask(engine, right.prompt, GREEDY)
+    )
+    assert with_it.tokens == merged
+    assert without.tokens == right.tokens
+    assert (await ask(engine, right.prompt, GREEDY)).tokens == right.tokens, "after an adapter was used"
+    missing = await ask(engine, right.prompt, replace(GREEDY, adapter="nobody"))
+    assert missing.finish.reason == "refused"
+    assert missing.finish.error == "there is no adapter named nobody"
+
+
+async def test_what_can_not_be_generated_is_an_error(engine: EngineProcess) -> None:
+    for prompt, count, reason in (((), 1, "no tokens"), ((2,) * 2040, 9, "positions"), ((384,), 1, "vocabulary")):
+        answer = await ask(engine, prompt, Sampling(max_new_tokens=count))
+        assert answer.finish.reason == "error"
+        assert reason in answer.finish.error
+
+
+async def test_what_vllm_does_not_take_is_refused_and_hurts_nobody(engine: EngineProcess, oracle: Oracle) -> None:
+    wrong = replace(GREEDY, do_sample=True, temperature=3.0)
+    neighbour, refused = await asyncio.gather(
+        ask(engine, oracle.plain[0].prompt, GREEDY), ask(engine, oracle.plain[1].prompt, wrong)
+    )
+    assert neighbour.tokens == oracle.plain[0].tokens
+    assert refused.finish.reason == "refused"
+    assert refused.finish.error == "temperature must be in [0, 2], got 3.0."
+
+
+async def test_a_killed_engine_fails_its_requests_and_is_replaced(engine: EngineProcess, oracle: Oracle) -> None:
+    right = oracle.plain[0]
+    running = engine.generate(right.prompt, replace(GREEDY, max_new_tokens=1500))
+    await anext(running)
+    assert engine.pid is not None
+    children = psutil.Process(engine.pid).children(recursive=True)
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(EngineGone, match="SIGKILL"):
+        async for _ in running:
+            pass
+    await until_async(lambda: all(gone(child) for child in children), what="the end of the engine's processes")
+    await until_async(lambda: engine.ready, deadline_s=300, what="another engine")
+    assert (await ask(engine, right.prompt, GREEDY)).tokens == right.tokens
+
+
+async def test_two_ranks_share_a_model_and_end_with_it(python: Path, models: Path, oracle: Oracle) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two ranks need two processor cores")
+    engine = await started(python, models / "llama", tensor_parallel=2)
+    try:
+        asked = [*oracle.plain, oracle.long]
+        said = await asyncio.gather(*(ask(engine, right.prompt, GREEDY) for right in asked))
+        assert [answer.tokens for answer in said] == [right.tokens for right in asked]
+        everybody = processes_of(engine)
+        # The engine, the guard and what gives memory back do not compute.
+        workers = [child for child in everybody if child.memory_info().rss > 200e6]
+        assert len(workers) == 2
+        workers[1].kill()
+        await until_async(lambda: all(gone(worker) for worker in workers), deadline_s=60, what="the end of the other")
+        answer = await ask(engine, oracle.plain[0].prompt, replace(GREEDY, max_new_tokens=1500))
+        assert answer.finish.reason == "error"
+        assert "failed in a step" in answer.finish.error
+        await until_async(lambda: all(gone(child) for child in everybody), what="the end of the engine")
+        await until_async(lambda: engine.ready, deadline_s=300, what="another engine")
+        everybody = processes_of(engine)
+        running = engine.generate(oracle.plain[0].prompt, replace(GREEDY, max_new_tokens=1500))
+        await anext(running)
+        shared = {found for process in everybody for found in shared_memory_of(process)}
+        assert shared, "ranks and engine talk through shared memory"
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        with pytest.raises(EngineGone, match="SIGKILL"):
+            async for _ in running:
+                pass
+        await until_async(lambda: all(gone(child) for child in everybody), what="the end of the ranks")
+    finally:
+        await engine.close()
+    await until_async(lambda: not any(path.exists() for path in shared), what="shared memory given back")
+
+
+async def test_more_ranks_than_cores_are_refused_in_one_line(python: Path, models: Path) -> None:
+    with pytest.raises(LoadFailed) as caught:
+        await started(python, models / "llama", tensor_parallel=64)
+    assert "tensor_parallel is 64, and this machine has" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_an_encoder_decoder_is_sent_to_another_engine(python: Path, models: Path) -> None:
+    with pytest.raises(LoadFailed, match="no encoder-decoders such as t5; use the transformers engine"):
+        await started(python, models / "t5")
+
+
+def processes_of(engine: EngineProcess) -> list[psutil.Process]:
+    assert engine.pid is not None
+    return list(psutil.Process(engine.pid).children(recursive=True))
+
+
+def shared_memory_of(process: psutil.Process) -> set[Path]:
+    lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    found = {Path(line.split(maxsplit=5)[5]) for line in lines if "/dev/shm/" in line}
+    return {path for path in found if path.exists()}
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
