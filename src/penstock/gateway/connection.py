@@ -111,10 +111,10 @@ class ClientConnection(asyncio.Protocol):
     def _leave(self) -> None:
         queue, self._queue = self._queue, deque()
         for incoming in queue:
-            self._over(incoming, LEFT)
             exchange, incoming.exchange = incoming.exchange, None
             if exchange is not None:
-                exchange.gone()
+                exchange.gone()  # before it is noted: that counts the last parts
+            self._over(incoming, LEFT)
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -167,8 +167,7 @@ class ClientConnection(asyncio.Protocol):
         read = read_request(data, self._longest_head)
         if read is None:
             return False
-        head, at = read
-        length = int(head.headers.get("content-length", "0"))
+        head, at, length = read
         left = length - (len(data) - at)
         if left < 0:
             return False  # the next request is there already

@@ -34,11 +34,11 @@ class Head:
         path: str,
         query: str,
         headers: dict[str, str],
-        as_sent: Sequence[tuple[bytes, bytes]] | Sequence[bytes],
+        as_sent: Sequence[tuple[bytes, bytes]] | bytes,
         http11: bool,
         keep_alive: bool,
     ) -> None:
-        """`as_sent` are the headers as they came: names and values, or whole lines."""
+        """`as_sent` are the headers as they came: names and values, or all their lines but for the last one's end."""
         self.method = method
         self.path = path
         self.query = query
@@ -50,7 +50,8 @@ class Head:
     @property
     def raw(self) -> list[tuple[bytes, bytes]]:
         """Names and values as they came. Few ask."""
-        return [one if isinstance(one, tuple) else _split(one) for one in self._as_sent]
+        sent = self._as_sent
+        return [_split(line) for line in sent.split(b"\r\n")] if isinstance(sent, bytes) else list(sent)
 
     def forget(self) -> None:
         """Frees the headers, which nobody needs any more: a stream may live for minutes."""

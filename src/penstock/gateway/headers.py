@@ -6,9 +6,11 @@ AWS's pages: "InvokeEndpoint" and "InvokeEndpointWithResponseStream", Request an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from penstock._speed import COMPILED
 from penstock.gateway import failures
+
+if COMPILED:
+    from penstock._speed import native
 
 Rule = tuple[str, str, int]
 """The member's name in AWS's messages, the name on the wire towards the container, and the longest value."""
@@ -60,8 +62,15 @@ NEW_SESSION = "x-amzn-sagemaker-new-session-id"
 CLOSED_SESSION = "x-amzn-sagemaker-closed-session-id"
 
 
-def to_container(headers: Mapping[str, str], rules: Mapping[str, Rule], length: int) -> bytes:
+def to_container(headers: dict[str, str], rules: dict[str, Rule], length: int) -> bytes:
     """The headers that a container gets, but for Host. Raises AwsError (ValidationError) on a value longer than the API allows."""
+    return (native.container_head(headers, rules, length) if COMPILED else None) or to_container_here(
+        headers, rules, length
+    )
+
+
+def to_container_here(headers: dict[str, str], rules: dict[str, Rule], length: int) -> bytes:
+    """The same in Python."""
     lines = f"Content-Length: {length}\r\n"
     for name in [one for one in rules if one in headers]:
         member, wire, limit = rules[name]

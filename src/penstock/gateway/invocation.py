@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import sha256
 
 from penstock.errors import AwsError
 from penstock.gateway import failures
@@ -39,6 +37,7 @@ from penstock.gateway.trace import instant
 from penstock.gateway.upstream import Dial, Failure, Target, Upstream, chunk_of, reach
 from penstock.policies import Question, authorize
 from penstock.policies.context import of_request
+from penstock.wire.sigv4 import hash_of
 
 log = logging.getLogger("penstock.gateway")
 
@@ -69,7 +68,7 @@ class Invocation(Exchange):
         "upstream",
         "variant",
     )
-    rules: Mapping[str, Rule]
+    rules: dict[str, Rule]
     request_line = b"POST /invocations HTTP/1.1\r\nHost: "
     marks: tuple[tuple[str, str], ...] = ()
     """Headers of ours on an error's answer."""
@@ -136,7 +135,7 @@ class Invocation(Exchange):
         door, admission, head = self.client.door, self.admission, self.head
         assert admission is not None, "verified once"
         stated = admission.body_hash
-        digest = sha256(body).hexdigest() if stated or admission.needs_body else ""
+        digest = hash_of(body) if stated or admission.needs_body else ""
         if stated not in (None, digest):
             raise admission.wrong_body()
         admission.check(digest)

@@ -10,7 +10,11 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from penstock._speed import COMPILED
 from penstock.gateway.head import Head, is_host
+
+if COMPILED:
+    from penstock._speed import native
 
 _REQUEST = re.compile(rb"(POST|GET|PUT|DELETE|HEAD) (/[!\"$-~]*) HTTP/1\.1")
 _STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t -~]*")
@@ -75,11 +79,22 @@ def _first_line(line: bytes) -> tuple[str, str, str] | None:
     return match[1].decode(), path, query
 
 
-def read_request(data: bytes, longest: int) -> tuple[Head, int] | None:
-    """The head that `data` begins with, and where its body begins; None where llhttp should look at it.
+def read_request(data: bytes, longest: int) -> tuple[Head, int, int] | None:
+    """The head that `data` begins with, where its body begins and how long it is; None where llhttp should look at it.
 
-    `longest` is how many bytes a head may have. What follows the body in `data` is not looked at.
+    `longest` is how many bytes a head may have. What follows the head in `data` is not looked at.
     """
+    if not COMPILED:
+        return read_request_here(data, longest)
+    read = native.request_head(data, longest)
+    if read is None:
+        return None
+    method, path, query, headers, lines, body, length = read
+    return Head(method, path, query, headers, data[lines : body - 4], True, True), body, length
+
+
+def read_request_here(data: bytes, longest: int) -> tuple[Head, int, int] | None:
+    """The same in Python."""
     end = data.find(b"\r\n\r\n")
     if not 0 < end <= longest:
         return None
@@ -91,7 +106,8 @@ def read_request(data: bytes, longest: int) -> tuple[Head, int] | None:
     length = headers.get("content-length", "0")
     if not (length.isdigit() and len(length) < 16):
         return None
-    return Head(first[0], first[1], first[2], headers, lines[1:], True, True), end + 4
+    as_sent = data[len(lines[0]) + 2 : end]
+    return Head(first[0], first[1], first[2], headers, as_sent, True, True), end + 4, int(length)
 
 
 @lru_cache(maxsize=64)
@@ -102,6 +118,11 @@ def _status(line: bytes) -> int | None:
 
 def read_answer(data: bytes) -> tuple[int, dict[str, str], bytes] | None:
     """Status, headers and body of an answer that `data` holds whole; None where llhttp should look at it."""
+    return native.whole_answer(data) if COMPILED else read_answer_here(data)
+
+
+def read_answer_here(data: bytes) -> tuple[int, dict[str, str], bytes] | None:
+    """The same in Python."""
     end = data.find(b"\r\n\r\n")
     lines = data[:end].split(b"\r\n") if end > 0 else []
     status = _status(lines[0]) if lines and len(lines[0]) < _LONGEST_KEPT else None

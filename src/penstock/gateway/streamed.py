@@ -16,6 +16,7 @@ from penstock.gateway import answers, failures
 from penstock.gateway.headers import SESSION, STREAMED
 from penstock.gateway.invocation import Invocation
 from penstock.gateway.sessions import NEW
+from penstock.gateway.tokens import socket_of
 from penstock.gateway.trace import instant
 from penstock.gateway.upstream import chunk_of
 from penstock.wire.eventstream import exception_frame, part_frame, part_head
@@ -117,7 +118,10 @@ class StreamedInvocation(Invocation):
     def _write_first(self, data: bytes) -> None:
         """The first part, whose time is noted; all others go straight to the transport."""
         self.trace.first = instant()
-        self._write = self.client.transport.write
+        transport = self.client.transport
+        self._write = transport.write
+        if self.upstream is not None:
+            self.upstream.open_tokens(transport, socket_of(transport), self.trace)
         held, self._held = self._held, b""
         self.client.write(held + data)
 

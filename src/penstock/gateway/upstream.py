@@ -17,8 +17,13 @@ from typing import Protocol, cast
 
 import httptools
 
+from penstock._speed import COMPILED
 from penstock.gateway.head import joined
 from penstock.gateway.quick import read_answer
+from penstock.gateway.tokens import Tokens
+
+if COMPILED:
+    from penstock._speed import native
 
 CONNECT_TIMEOUT_S = 5.0
 """A container must accept within 250 ms (AWS: "Custom Inference Code with Hosting Services"); this leaves room for a busy host."""
@@ -102,11 +107,10 @@ def _authority(host: str, port: int) -> bytes:
     return f"[{host}]:{port}".encode() if ":" in host else f"{host}:{port}".encode()
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(Tokens, asyncio.Protocol):
     """One connection, serving one request at a time."""
 
     __slots__ = (
-        "_at_chunk",
         "_body_parts",
         "_ended",
         "_fd",
@@ -164,8 +168,7 @@ class Upstream(asyncio.Protocol):
         self.whole_chunks = False
         self._headless = False
         self._inside = False
-        self._at_chunk = False
-        """Whether the parser stands between two chunks of an answer whose chunks are passed on whole."""
+        self.at_chunk = False
         self.begins_with_parts = False
         """In `upstream_head`: whether parts came together with the head."""
 
@@ -188,11 +191,12 @@ class Upstream(asyncio.Protocol):
             return False
         if self._fd < 0:
             self._fd = self.transport.get_extra_info("socket").fileno()
-        return ioctl(self._fd, FIONREAD, _NOTHING) == _NOTHING
+        return native.silent(self._fd) if COMPILED else ioctl(self._fd, FIONREAD, _NOTHING) == _NOTHING
 
     def abort(self) -> None:
         """Closes at once and tells nobody: this is how a container learns that it may stop."""
         self.sink = None
+        self.close_tokens()
         self._forget()
         self.transport.abort()
 
@@ -249,6 +253,7 @@ class Upstream(asyncio.Protocol):
 
     def _fail(self, *, untouched: bool) -> None:
         sink, self.sink = self.sink, None
+        self.close_tokens()
         self._forget()
         self.transport.abort()
         if sink is not None:
@@ -268,15 +273,16 @@ class Upstream(asyncio.Protocol):
 
     # --- reading an answer
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
+        """A read that was no part of an open stream."""
         sink = self.sink
         if sink is None:
             self.abort()  # an answer to nothing: nobody may take it for the next one's
             return
-        if self._at_chunk:
+        if self.at_chunk:
             if sink.upstream_read(data):  # the token path: one read, one chunk, nothing for the parser to learn
                 return
-            self._at_chunk = False
+            self.at_chunk = False
         if (
             not self.answering
             and not self._head_bytes
@@ -293,7 +299,7 @@ class Upstream(asyncio.Protocol):
             return
         if self._parts and self.answering and not (self._pending or self._ended):
             parts, self._parts = self._parts, []  # whole chunks inside an answer
-            self._at_chunk = self.whole_chunks and not self._inside and data.endswith(b"\r\n")
+            self.at_chunk = self.whole_chunks and not self._inside and data.endswith(b"\r\n")
             sink.upstream_parts(parts)
         else:
             self._settle()
@@ -357,6 +363,7 @@ class Upstream(asyncio.Protocol):
 
     def _finish(self, *, reusable: bool) -> None:
         sink, self.sink = self.sink, None
+        self.close_tokens()
         self.keep_s = min(self.keep_s, self.target.keep_s)
         keeps = self.keep_s > SHORTEST_S and not self.sending and not self.target.gone
         if reusable and keeps and not self.transport.is_closing():

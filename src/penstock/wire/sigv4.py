@@ -18,9 +18,12 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 
+from penstock._speed import COMPILED
 from penstock.wire import refusals
 from penstock.wire.refusals import Dialect
 
+if COMPILED:
+    from penstock._speed import native
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH
 
@@ -126,9 +129,9 @@ def read_claim(request: Request, dialect: Dialect) -> Claim:
 
 def _read_header(request: Request, authorization: str, dialect: Dialect) -> Claim:
     headers = request.headers
-    usual, time = _AS_SDKS_WRITE_IT.fullmatch(authorization), headers.get("x-amz-date", "")
-    if usual is not None and parse_time(time) is not None and time.startswith(usual[2]):
-        access_key, date, region, service, names, signature = usual.groups()
+    usual, time = read_usual(authorization), headers.get("x-amz-date", "")
+    if usual is not None and parse_time(time) is not None and time.startswith(usual[1]):
+        access_key, date, region, service, names, signature = usual
         token, content = headers.get("x-amz-security-token", ""), headers.get("x-amz-content-sha256", "")
         return Claim(access_key, date, region, service, _names(names), signature, time, token, None, content)
     algorithm, _, rest = authorization.strip().partition(" ")
@@ -149,6 +152,17 @@ def _read_header(request: Request, authorization: str, dialect: Dialect) -> Clai
     signed, signature = _names(parts["SignedHeaders"]), parts["Signature"]
     token, content = headers.get("x-amz-security-token", ""), headers.get("x-amz-content-sha256", "")
     return Claim(access_key, date, region, service, signed, signature, time, token, None, content)
+
+
+def read_usual(authorization: str) -> tuple[str, str, str, str, str, str] | None:
+    """Access key, date, region, service, names of the signed headers and signature of a header as most clients spell it."""
+    return native.claim(authorization) if COMPILED else read_usual_here(authorization)
+
+
+def read_usual_here(authorization: str) -> tuple[str, str, str, str, str, str] | None:
+    """The same in Python."""
+    match = _AS_SDKS_WRITE_IT.fullmatch(authorization)
+    return (match[1], match[2], match[3], match[4], match[5], match[6]) if match is not None else None
 
 
 @lru_cache(maxsize=256)
@@ -282,14 +296,38 @@ def _uncovered(names: tuple[str, ...], signed: tuple[str, ...], presigned: bool)
 
 def check_signature(request: Request, claim: Claim, key: Key, payload: str, dialect: Dialect) -> Identity:
     """Compares, in constant time. `payload` is `claim.content`, or the body's hash where that is empty. Raises AwsError on a mismatch."""
+    if COMPILED and holds_as_usual(request, claim, key, payload):
+        return _identity(claim, payload)
     signing_key = derive_key(key.secret, claim.date, claim.region, claim.service)
     given = claim.signature.encode("utf-8", "surrogateescape")
     for canonical in canonical_requests(request, claim, payload):
         expected = _hmac(signing_key, string_to_sign(claim, canonical))
         if hmac.compare_digest(expected.encode(), given):
-            presigned = claim.expires is not None
-            return Identity(claim.access_key, claim.region, claim.service, claim.date, payload, expected, presigned)
+            return _identity(claim, payload)
     raise refusals.mismatch(dialect, claim.access_key, claim.signature)
+
+
+def _identity(claim: Claim, payload: str) -> Identity:
+    presigned = claim.expires is not None
+    return Identity(claim.access_key, claim.region, claim.service, claim.date, payload, claim.signature, presigned)
+
+
+def holds_as_usual(request: Request, claim: Claim, key: Key, payload: str) -> bool:
+    """The comparison in C, of the first of the `canonical_requests` where it is ASCII and short. False says nothing of the others."""
+    path = request.path if claim.service == "s3" else encode_again(request.path)
+    query = _without_signature(request.query) if claim.expires is not None else request.query
+    return isinstance(request.headers, dict) and native.signed(
+        _states(key.secret, claim.date, claim.region, claim.service),
+        request.method,
+        path or "/",
+        sorted_query(query),
+        request.headers,
+        claim.signed_headers,
+        payload,
+        claim.time,
+        claim.scope,
+        claim.signature,
+    )
 
 
 def canonical_requests(request: Request, claim: Claim, payload: str) -> Iterator[bytes]:
@@ -395,6 +433,19 @@ def derive_key(secret: str, date: str, region: str, service: str) -> bytes:
     return key
 
 
+@lru_cache(maxsize=1024)
+def _states(secret: str, date: str, region: str, service: str) -> bytes:
+    """What `native.signed` begins with for a signing key."""
+    return native.keyed(derive_key(secret, date, region, service))
+
+
+def hash_of(body: bytes) -> str:
+    """A body's SHA-256 in hex."""
+    return native.digest(body) if COMPILED and len(body) <= _SMALL else sha256(body).hexdigest()
+
+
+_SMALL = 4096
+"""Bytes up to which a call into OpenSSL costs more than the hashing."""
 _INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))
 
 
