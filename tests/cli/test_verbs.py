@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock._speed import COMPILED
 from tests.running import PENSTOCK, Penstock, clean_environment
 from tests.waiting import until
 
@@ -113,6 +114,7 @@ def test_models_alias_and_unalias(penstock: Penstock, tmp_path: Path) -> None:
 def test_doctor_finds_this_machine_well(penstock: Penstock) -> None:
     findings = json.loads(penstock.cli("doctor", "--json").stdout)
     verdicts = {f["what"]: f["verdict"] for f in findings}
+    assert verdicts["gateway in C"] == ("ok" if COMPILED else "missing")
     assert verdicts["OpenVINO GenAI"] == verdicts["home"] == verdicts["server"] == verdicts["bundled model"] == "ok"
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+from penstock._speed import COMPILED
 from penstock.config import Settings
 from penstock.errors import AwsError
+from penstock.gateway import quick
 from penstock.gateway.bidi.alpn import PREFACE
 from penstock.gateway.bidi.http2 import Http2Connection
 from penstock.gateway.bidi.request import Field, read_request
@@ -125,6 +127,16 @@ def _door(loop: _Loop) -> Door:
     )
 
 
+def _twins() -> Iterator[None]:
+    """Once with the compiled twin, where there is one, and once without."""
+    try:
+        for compiled in {COMPILED, False}:
+            vars(quick)["COMPILED"] = vars(sigv4)["COMPILED"] = compiled
+            yield
+    finally:
+        vars(quick)["COMPILED"] = vars(sigv4)["COMPILED"] = COMPILED
+
+
 def _requests(pieces: list[bytes]) -> list[list[object]]:
     loop = _Loop()
     door = _door(loop)
@@ -157,7 +169,9 @@ def http(data: bytes) -> None:
     """A connection reads requests or refuses them; a server that reads otherwise by slices could be smuggled past."""
     _log.addHandler(_faults)
     try:
-        assert _requests([data]) == _requests(slices(data))
+        sliced = _requests(slices(data))
+        for _ in _twins():
+            assert _requests([data]) == sliced
     finally:
         _log.removeHandler(_faults)
 
@@ -257,21 +271,21 @@ def signature(data: bytes) -> None:
     method, _, target = first.partition(" ")
     path, _, query = target.partition("?")
     headers = {name.strip().lower(): value for name, _, value in (line.partition(":") for line in lines)}
+    request = sigv4.Request(method, path, query, headers)
     for dialect in ("rest-json", "json", "query", "s3"):
-        refusal: AwsError | None = None
-        try:
-            sigv4.verify(
-                sigv4.Request(method, path, query, headers),
-                keys=KEYS.get,
-                now=NOW,
-                skew=900,
-                body_sha256="0" * 64,
-                dialect=cast(Any, dialect),
-            )
-        except AwsError as error:
-            refusal = error
-        assert refusal is not None, "believed without the secret"
-        assert 400 <= refusal.status < 500, refusal
+        told = set()
+        for _ in _twins():
+            refusal: AwsError | None = None
+            try:
+                sigv4.verify(
+                    request, keys=KEYS.get, now=NOW, skew=900, body_sha256="0" * 64, dialect=cast(Any, dialect)
+                )
+            except AwsError as error:
+                refusal = error
+            assert refusal is not None, "believed without the secret"
+            assert 400 <= refusal.status < 500, refusal
+            told.add((refusal.code, refusal.message))
+        assert len(told) == 1, told
 
 
 # --- aws-chunked

@@ -10,8 +10,13 @@ import importlib.util
 import os
 
 
+def asked_for() -> bool:
+    """Whether Python's side is wanted, whatever there is."""
+    return os.environ.get("PENSTOCK_PURE", "") not in ("", "0")
+
+
 def _why_not() -> str:
-    if os.environ.get("PENSTOCK_PURE", "") not in ("", "0"):
+    if asked_for():
         return "PENSTOCK_PURE is set"
     if importlib.util.find_spec("penstock._speed.native") is None:
         return "it was not built: there was no C compiler when Penstock was installed"

@@ -15,6 +15,7 @@ from typing import Literal
 import typer
 from rich.table import Table
 
+from penstock._speed import COMPILED, WHY_NOT, asked_for
 from penstock.cli.app import Home, Json, app, out, print_json
 from penstock.cli.server import find, settings
 from penstock.config import Settings
@@ -54,6 +55,17 @@ def doctor(as_json: Json = False, home: Home = None) -> None:
 
 def python(_: Settings) -> Iterator[Finding]:
     yield Finding("Python", "ok", platform.python_version())
+
+
+def compiled(_: Settings) -> Iterator[Finding]:
+    """The gateway's compiled twin, which is optional: without it Python does the same work at a higher price."""
+    if COMPILED:
+        yield Finding("gateway in C", "ok", "in use")
+    else:
+        cure = "install gcc and Python's headers (python3-dev), then: pip install --force-reinstall --no-deps penstock"
+        yield Finding(
+            "gateway in C", "missing", f"not in use: {WHY_NOT}", "unset PENSTOCK_PURE" if asked_for() else cure
+        )
 
 
 def engine(_: Settings) -> Iterator[Finding]:
@@ -126,4 +138,4 @@ def extras(_: Settings) -> Iterator[Finding]:
             yield Finding(what, "ok", f"{module} {importlib.metadata.version(module)}")
 
 
-CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (python, engine, disk, server, bundled, extras)
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (python, compiled, engine, disk, server, bundled, extras)

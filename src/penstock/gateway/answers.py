@@ -18,6 +18,8 @@ from penstock.wire.refusals import Dialect
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+CLOSE = "connection: close\r\n"
+
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {424: "Failed Dependency", 530: "Site Frozen"}
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -39,7 +41,7 @@ def http_date(second: int) -> str:
 def head_bytes(status: int, headers: Iterable[tuple[str, str]], *, keep_alive: bool) -> bytes:
     """A response's head. Values are trusted to hold no line break: they are ours, or came out of a parser that refuses them."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    end = "\r\n" if keep_alive else "connection: close\r\n\r\n"
+    end = "\r\n" if keep_alive else f"{CLOSE}\r\n"
     return b"".join((status_line(status), lines.encode("latin-1", "replace"), end.encode()))
 
 

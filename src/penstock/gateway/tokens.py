@@ -7,8 +7,9 @@ a stream means.
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from uvloop.loop import TCPTransport
+from uvloop.loop import TCPTransport  # type: ignore[attr-defined]  # there, and not in its stubs
 
 from penstock._speed import COMPILED
 from penstock.gateway.trace import Trace
@@ -45,7 +46,9 @@ def socket_of(transport: asyncio.Transport) -> int:
     return fd
 
 
-if COMPILED:
+if TYPE_CHECKING:
+    Tokens = TokensHere
+elif COMPILED:
     from penstock._speed.native import Tokens
 else:
-    Tokens = TokensHere  # type: ignore[misc,assignment]
+    Tokens = TokensHere

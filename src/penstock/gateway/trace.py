@@ -10,32 +10,11 @@ from functools import lru_cache
 
 import msgspec
 
-_encode = msgspec.json.Encoder().encode
 
-
-class _Line(msgspec.Struct):
-    """Of any request, in the order of the log."""
-
-    time: str
-    request_id: str
-    operation: str
-    status: int
-    error: str
-    access_key: str
-    bytes_in: int
-    bytes_out: int
-    total_ms: float
-
-
-class _InvocationLine(_Line):
-    """Of one that found its endpoint."""
-
-    region: str
-    endpoint: str
-    variant: str
-    parts: int
-    first_chunk_ms: float | None
-    component: str | msgspec.UnsetType = msgspec.UNSET
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    """As JSON. Cached: few texts come again and again."""
+    return msgspec.json.encode(text).decode()
 
 
 @lru_cache(maxsize=8)
@@ -48,60 +27,45 @@ instant = time.perf_counter
 """The clock of every time in a note. The loop's own stands still within a turn and counts in whole milliseconds."""
 
 
-class Trace:
+class Trace(msgspec.Struct, gc=False):
     """Times are `instant`'s, in seconds; 0 is "it never came to that"."""
 
-    __slots__ = (
-        "account",
-        "answered",
-        "began",
-        "bytes_in",
-        "bytes_out",
-        "component",
-        "endpoint",
-        "error",
-        "first",
-        "key",
-        "model_status",
-        "operation",
-        "parts",
-        "region",
-        "request_id",
-        "sent",
-        "status",
-        "variant",
-    )
-
-    def __init__(self, request_id: str, operation: str, began: float) -> None:
-        self.request_id = request_id
-        self.operation = operation
-        self.began = began
-        self.sent = self.first = self.answered = 0.0
-        """When the container was sent the request, began its answer, and ended it."""
-        self.account = self.region = self.endpoint = self.variant = self.component = self.key = self.error = ""
-        self.status = self.model_status = self.bytes_in = self.bytes_out = self.parts = 0
+    request_id: str
+    operation: str
+    began: float
+    sent: float = 0.0
+    """When the container was sent the request, began its answer, and ended it."""
+    first: float = 0.0
+    answered: float = 0.0
+    account: str = ""
+    region: str = ""
+    endpoint: str = ""
+    variant: str = ""
+    component: str = ""
+    key: str = ""
+    error: str = ""
+    status: int = 0
+    model_status: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    parts: int = 0
 
     def line(self, now: float, clock: float) -> bytes:
         """The access log's line. `now` is an `instant`, `clock` epoch seconds."""
         total = now - self.began
         when = clock - total
         second = int(when)
-        of_any = (
-            f"{_stamp(second)}.{int((when - second) * 1000):03d}Z",
-            self.request_id,
-            self.operation[:256],
-            self.status,
-            self.error,
-            self.key,
-            self.bytes_in,
-            self.bytes_out,
-            round(total * 1e3, 3),
+        text = (
+            f'{{"time":"{_stamp(second)}.{int((when - second) * 1000):03d}Z","request_id":"{self.request_id}",'
+            f'"operation":{_quoted(self.operation[:256])},"status":{self.status},"error":{_quoted(self.error)},'
+            f'"access_key":{_quoted(self.key)},"bytes_in":{self.bytes_in},"bytes_out":{self.bytes_out},"total_ms":{total * 1e3:.3f}'
         )
-        if not self.endpoint:
-            return _encode(_Line(*of_any)) + b"\n"
-        first = round((self.first - self.began) * 1e3, 3) if self.first else None
-        component = self.component or msgspec.UNSET
-        return (
-            _encode(_InvocationLine(*of_any, self.region, self.endpoint, self.variant, self.parts, first, component))
-            + b"\n"
-        )
+        if self.endpoint:  # one that found its endpoint
+            first = f"{(self.first - self.began) * 1e3:.3f}" if self.first else "null"
+            text += (
+                f',"region":{_quoted(self.region)},"endpoint":{_quoted(self.endpoint)},"variant":{_quoted(self.variant)},'
+                f'"parts":{self.parts},"first_chunk_ms":{first}'
+            )
+            if self.component:
+                text += f',"component":{_quoted(self.component)}'
+        return f"{text}}}\n".encode()

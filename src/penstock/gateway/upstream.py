@@ -312,6 +312,7 @@ class Upstream(Tokens, asyncio.Protocol):
         if body and self.sink is sink:
             sink.upstream_parts([body])
         if self.sink is sink:
+            self._framed = self._keep_alive = False
             self._finish(reusable=True)
 
     def _settle(self) -> None:

@@ -110,7 +110,7 @@ def test_an_error_of_the_clients_transport_is_raised() -> None:
     def broken(_: bytes) -> None:
         raise ZeroDivisionError
 
-    client.write = broken  # type: ignore[method-assign]
+    client.write = broken  # type: ignore[assignment,method-assign]
     with pytest.raises(ZeroDivisionError):
         path.data_received(chunk(b"a"))
 
@@ -155,7 +155,7 @@ def read_so_far(far: socket.socket) -> bytes:
 def test_a_part_is_at_the_client_before_the_loop_goes_on() -> None:
     def served(transport: asyncio.Transport, far: socket.socket) -> None:
         path, note = Path(), Trace("id", "operation", 0.0)
-        path.open_tokens(transport, socket_of(transport), note)  # type: ignore[arg-type]
+        path.open_tokens(transport, socket_of(transport), note)
         path.at_chunk = True
         path.data_received(chunk(b"token"))
         assert read_so_far(far) == b"".join(_chunk(b"token"))
@@ -171,7 +171,7 @@ def test_a_slow_client_gets_every_byte_in_order(rng: Random) -> None:
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
         path, note = Path(), Trace("id", "operation", 0.0)
-        path.open_tokens(transport, socket_of(transport), note)  # type: ignore[arg-type]
+        path.open_tokens(transport, socket_of(transport), note)
         path.at_chunk = True
         sent, got, waited = b"", b"", 0
         for _ in range(400):
@@ -197,7 +197,7 @@ def test_nothing_is_written_to_a_socket_that_its_transport_has_given_up() -> Non
     async def served(transport: asyncio.Transport, far: socket.socket) -> None:
         fd = socket_of(transport)
         path, note = Path(), Trace("id", "operation", 0.0)
-        path.open_tokens(transport, fd, note)  # type: ignore[arg-type]
+        path.open_tokens(transport, fd, note)
         path.at_chunk = True
         transport.abort()
         await asyncio.sleep(0.01)
