@@ -11,7 +11,7 @@ setup(
     ext_modules=[
         Extension(
             "penstock._speed.native",
-            [f"{HERE}/{name}.c" for name in ("module", "heads", "signature", "sha256", "tokens")],
+            [f"{HERE}/{name}.c" for name in ("module", "accessline", "heads", "signature", "sha256", "tokens")],
             depends=[f"{HERE}/native.h"],
             extra_compile_args=["-O2", "-fvisibility=hidden"],
             optional=True,

@@ -11,6 +11,8 @@ static PyMethodDef functions[] = {
     {"digest", native_digest, METH_O, NULL},
     {"keyed", native_keyed, METH_O, NULL},
     {"signed", (PyCFunction)(void (*)(void))native_signed, METH_FASTCALL, NULL},
+    {"access_line", (PyCFunction)(void (*)(void))native_access_line, METH_FASTCALL, NULL},
+    {"covered", (PyCFunction)(void (*)(void))native_covered, METH_FASTCALL, NULL},
     {"silent", native_silent, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -51,6 +51,8 @@ PyObject *native_claim(PyObject *, PyObject *);
 PyObject *native_digest(PyObject *, PyObject *);
 PyObject *native_keyed(PyObject *, PyObject *);
 PyObject *native_signed(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_access_line(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_covered(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_silent(PyObject *, PyObject *);
 extern PyType_Spec tokens_spec;
 

@@ -18,10 +18,14 @@ def signed(
     names: tuple[str, ...],
     payload: str,
     time: str,
-    scope: str,
+    date: str,
+    region: str,
+    service: str,
     signature: str,
     /,
 ) -> bool: ...
+def access_line(*values: str | int | float | None) -> bytes | None: ...
+def covered(headers: dict[str, str], names: tuple[str, ...], /) -> bool: ...
 def silent(fd: int, /) -> bool: ...
 
 class Tokens:

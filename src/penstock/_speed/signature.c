@@ -143,12 +143,12 @@ static int write_canonical(Out *out, PyObject *const *args)
     return 0;
 }
 
-/* signed(keyed, method, path, query, headers, names, payload, time, scope, signature) -> whether the signature holds in the usual form.
+/* signed(keyed, method, path, query, headers, names, payload, time, date, region, service, signature) -> whether the signature holds in the usual form.
  * `path` and `query` are canonical. False says nothing of other forms. */
 PyObject *native_signed(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 10 || !PyBytes_CheckExact(args[0]) || PyBytes_GET_SIZE(args[0]) != 64 || !PyDict_Check(args[4]) || !PyTuple_Check(args[5])
-        || !PyUnicode_Check(args[9]))
+    if (count != 12 || !PyBytes_CheckExact(args[0]) || PyBytes_GET_SIZE(args[0]) != 64 || !PyDict_Check(args[4]) || !PyTuple_Check(args[5])
+        || !PyUnicode_Check(args[11]))
         return PyErr_Format(PyExc_TypeError, "signed takes a key, a request and its claim");
     char room[LONGEST_CANONICAL], hex[HEX];
     uint32_t states[16];
@@ -156,7 +156,7 @@ PyObject *native_signed(PyObject *module, PyObject *const *args, Py_ssize_t coun
     Out out = {room, room + sizeof room, 0};
     if (write_canonical(&out, args + 1) < 0)
         return NULL;
-    if (out.full || PyUnicode_READY(args[9]) < 0 || !PyUnicode_IS_ASCII(args[9]) || PyUnicode_GET_LENGTH(args[9]) != HEX) {
+    if (out.full || PyUnicode_READY(args[11]) < 0 || !PyUnicode_IS_ASCII(args[11]) || PyUnicode_GET_LENGTH(args[11]) != HEX) {
         if (PyErr_Occurred())
             return NULL;
         Py_RETURN_FALSE;
@@ -168,8 +168,11 @@ PyObject *native_signed(PyObject *module, PyObject *const *args, Py_ssize_t coun
     out_bytes(&out, "AWS4-HMAC-SHA256\n", 17);
     out_ascii(&out, args[7]); /* time */
     out_bytes(&out, "\n", 1);
-    out_ascii(&out, args[8]); /* scope */
-    out_bytes(&out, "\n", 1);
+    for (int i = 8; i < 11; i++) { /* the scope */
+        out_ascii(&out, args[i]);
+        out_bytes(&out, "/", 1);
+    }
+    out_bytes(&out, "aws4_request\n", 13);
     out_bytes(&out, hex, HEX);
     if (out.full) {
         if (PyErr_Occurred())
@@ -180,11 +183,43 @@ PyObject *native_signed(PyObject *module, PyObject *const *args, Py_ssize_t coun
     sha256_finish(states, (const uint8_t *)room, (size_t)(out.at - room), SHA256_BLOCK, digest);
     sha256_finish(states + 8, digest, sizeof digest, SHA256_BLOCK, digest);
     sha256_hex(digest, hex);
-    const Py_UCS1 *given = PyUnicode_1BYTE_DATA(args[9]);
+    const Py_UCS1 *given = PyUnicode_1BYTE_DATA(args[11]);
     int differs = 0; /* in constant time: how far a guess is right must not be told */
     for (int i = 0; i < HEX; i++)
         differs |= given[i] ^ (Py_UCS1)hex[i];
     return PyBool_FromLong(!differs);
+}
+
+/* covered(headers, names) -> whether `host` and every `x-amz-` header is among the signed names. False leaves exceptions to the twin. */
+PyObject *native_covered(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1]))
+        return PyErr_Format(PyExc_TypeError, "covered takes a dict and a tuple");
+    int host = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[1]) && !host; i++) {
+        if (!PyUnicode_Check(PyTuple_GET_ITEM(args[1], i)))
+            return PyErr_Format(PyExc_TypeError, "names are strs");
+        host = PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(args[1], i), "host") == 0;
+    }
+    if (!host)
+        Py_RETURN_FALSE;
+    PyObject *name, *value;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(args[0], &at, &name, &value)) {
+        if (!PyUnicode_Check(name) || PyUnicode_READY(name) < 0 || PyUnicode_KIND(name) != PyUnicode_1BYTE_KIND)
+            Py_RETURN_FALSE;
+        if (PyUnicode_GET_LENGTH(name) < 6 || memcmp(PyUnicode_1BYTE_DATA(name), "x-amz-", 6) != 0)
+            continue;
+        int found = 0;
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[1]) && !found; i++)
+            found = PyUnicode_Compare(PyTuple_GET_ITEM(args[1], i), name) == 0;
+        if (!found) {
+            if (PyErr_Occurred())
+                return NULL;
+            Py_RETURN_FALSE;
+        }
+    }
+    Py_RETURN_TRUE;
 }
 
 /* silent(fd) -> whether no byte waits to be read. Raises OSError. */

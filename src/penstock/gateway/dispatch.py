@@ -46,6 +46,13 @@ def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
     door = client.door
     if door.stopping:
         raise failures.unavailable("The server is shutting down. Send the request again.")
+    invoked = _invoked(head.path)
+    if invoked is not None:  # most requests
+        admission = admit(head, door.routes.secret, door.clock(), door.limits.clock_skew_s)
+        client.trace.key, client.trace.region = admission.claim.access_key, admission.claim.region
+        if admission.claim.service == "sagemaker":
+            return _invocation(client, head, request_id, admission, *invoked)
+        return _relay(client, head, request_id, admission)
     if head.path == "/metrics" and metricspage.is_asked(client, head):
         return metricspage.MetricsPage(client, head, request_id)
     openai = _OPENAI.match(head.path) if head.path.endswith("/completions") else None
@@ -62,28 +69,36 @@ def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
         client.trace.operation = "InvokeEndpointAsync"
         return Relay(client, head, request_id, admission)  # control has its queue
     if head.path.startswith("/endpoints/") and admission.claim.service == "sagemaker":
-        return _invocation(client, head, request_id, admission)
+        bidirectional = head.path.endswith("/invocations-bidirectional-stream")
+        text = "InvokeEndpointWithBidirectionalStream takes HTTP/2 over TLS." if bidirectional else _NO_OPERATION
+        raise AwsError("UnknownOperationException", text, status=404)
+    return _relay(client, head, request_id, admission)
+
+
+def _relay(client: Client, head: Head, request_id: str, admission: Admission) -> Exchange:
     if target := head.headers.get("x-amz-target"):
         client.trace.operation = target
     return Relay(client, head, request_id, admission)
 
 
-@lru_cache(maxsize=4096)
-def _invoked(path: str) -> tuple[str, str] | None:
-    """The endpoint's name and the last step of an invocation's path."""
+def _read_invoked(path: str) -> tuple[str, str] | None:
     match = _INVOKE.match(path)
     return (unquote(match[1]), match[2]) if match is not None else None
 
 
-def _invocation(client: Client, head: Head, request_id: str, admission: Admission) -> Exchange:
-    invoked = _invoked(head.path)
-    if invoked is None:
-        bidirectional = head.path.endswith("/invocations-bidirectional-stream")
-        text = "InvokeEndpointWithBidirectionalStream takes HTTP/2 over TLS." if bidirectional else _NO_OPERATION
-        raise AwsError("UnknownOperationException", text, status=404)
+_SHORT = 256
+"""Characters of a path that is worth remembering."""
+_invoked_before = lru_cache(maxsize=4096)(_read_invoked)
+
+
+def _invoked(path: str) -> tuple[str, str] | None:
+    """The endpoint's name and the last step of an invocation's path."""
+    return _invoked_before(path) if len(path) <= _SHORT else _read_invoked(path)
+
+
+def _invocation(client: Client, head: Head, request_id: str, admission: Admission, name: str, step: str) -> Exchange:
     if head.method != "POST":
         raise AwsError("UnknownOperationException", f"This path has no operation {head.method}.", status=405)
-    name, step = invoked
     client.trace.operation = _NAMES[step]
     hostile = name in client.door.routes.planned or FAULTS in head.headers
     if TARGET_MODEL in head.headers and step == "invocations":  # the streamed call has no such member

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import replace
+from functools import lru_cache
 
 from penstock.errors import AwsError
 from penstock.gateway import failures
@@ -42,6 +43,8 @@ from penstock.wire.sigv4 import hash_of
 log = logging.getLogger("penstock.gateway")
 
 _ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}\Z")
+_LONGEST_NAME = 63
+_is_name = lru_cache(maxsize=4096)(_ENDPOINT_NAME.match)
 
 
 class Invocation(Exchange):
@@ -104,7 +107,7 @@ class Invocation(Exchange):
     # --- the request
 
     def start(self) -> None:
-        if not _ENDPOINT_NAME.match(self.endpoint_name):
+        if len(self.endpoint_name) > _LONGEST_NAME or not _is_name(self.endpoint_name):
             raise failures.bad_endpoint_name(self.endpoint_name)
         limit = self.client.door.limits.body_bytes
         if (self.head.length or 0) > limit:

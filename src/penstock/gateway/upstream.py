@@ -312,8 +312,8 @@ class Upstream(Tokens, asyncio.Protocol):
         if body and self.sink is sink:
             sink.upstream_parts([body])
         if self.sink is sink:
-            self._framed = self._keep_alive = False
-            self._finish(reusable=True)
+            self.answering = False
+            self._finish(reusable=True, fresh=True)
 
     def _settle(self) -> None:
         """What a read may bring beside whole chunks: the head, pieces of chunks, the end."""
@@ -362,26 +362,28 @@ class Upstream(Tokens, asyncio.Protocol):
             self.keep_s = _keep_alive_seconds(limit)
         return headers
 
-    def _finish(self, *, reusable: bool) -> None:
+    def _finish(self, *, reusable: bool, fresh: bool = False) -> None:
+        """The answer is whole. `fresh`: only `status` and what `begin` sets are other than before the request."""
         sink, self.sink = self.sink, None
         self.close_tokens()
         self.keep_s = min(self.keep_s, self.target.keep_s)
         keeps = self.keep_s > SHORTEST_S and not self.sending and not self.target.gone
         if reusable and keeps and not self.transport.is_closing():
-            self._release()
+            self._release(fresh)
         else:
             self.transport.abort()
         if sink is not None:
             sink.upstream_end()
 
-    def _release(self) -> None:
+    def _release(self, fresh: bool) -> None:
         idle = self.target.idle
         if len(idle) >= MAX_IDLE:
             self.transport.abort()
             return
         if self._headless:
             self._new_parser()  # the old one still waits for the body that HEAD's answer announced
-        self._reset()
+        if not fresh:
+            self._reset()
         self.reused = True
         self.idle_since = self._loop.time()
         self.idle_until = self.idle_since + self.keep_s

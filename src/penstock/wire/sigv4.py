@@ -276,6 +276,8 @@ def _check_time(claim: Claim, now: float, skew: float, dialect: Dialect) -> None
 
 def _check_cover(request: Request, claim: Claim, dialect: Dialect) -> None:
     """Whatever decides what a request means must be signed: its host, and every `x-amz-` header."""
+    if COMPILED and isinstance(request.headers, dict) and native.covered(request.headers, claim.signed_headers):
+        return
     name = _uncovered(tuple(request.headers), claim.signed_headers, claim.expires is not None)
     if name:
         raise refusals.unsigned_header(dialect, name)
@@ -325,7 +327,9 @@ def holds_as_usual(request: Request, claim: Claim, key: Key, payload: str) -> bo
         claim.signed_headers,
         payload,
         claim.time,
-        claim.scope,
+        claim.date,
+        claim.region,
+        claim.service,
         claim.signature,
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -14,6 +16,7 @@ from penstock._speed import COMPILED, WHY_NOT
 from penstock.errors import AwsError
 from penstock.gateway.headers import STREAMED, UNARY, to_container_here
 from penstock.gateway.quick import read_answer_here, read_request_here
+from penstock.gateway.trace import line_here
 from penstock.wire import sigv4
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason=f"no compiled twin: {WHY_NOT}")
@@ -294,7 +297,7 @@ def test_a_wrong_argument_is_an_error_and_no_crash() -> None:
         lambda: native.claim(b"x"),  # type: ignore[arg-type]
         lambda: native.digest("x"),  # type: ignore[arg-type]
         lambda: native.keyed(b"x" * 65),
-        lambda: native.signed(b"x", "", "", "", {}, (), "", "", "", ""),
+        lambda: native.signed(b"x", "", "", "", {}, (), "", "", "", "", "", ""),
         lambda: native.container_head({"accept": 1}, UNARY, 0),  # type: ignore[dict-item]
         lambda: native.container_head({}, UNARY, "0"),  # type: ignore[arg-type]
         lambda: native.silent("x"),  # type: ignore[arg-type]
@@ -303,3 +306,23 @@ def test_a_wrong_argument_is_an_error_and_no_crash() -> None:
             call()
     with pytest.raises(OSError, match="descriptor"):
         native.silent(-1)
+
+
+log_texts = st.text(st.characters(max_codepoint=300), max_size=12)
+numbers = st.integers(0, 2**40)
+times = st.one_of(st.floats(0, 1e9), st.just(0.0005), st.just(1.0))
+
+
+@given(
+    st.tuples(log_texts, log_texts, log_texts, numbers, log_texts, log_texts, numbers, numbers, times),
+    st.one_of(st.just(()), st.tuples(log_texts, log_texts, log_texts, numbers, st.one_of(st.none(), times), log_texts)),
+)
+def test_a_line_of_the_access_log_says_the_same(begin: tuple[Any, ...], more: tuple[Any, ...]) -> None:
+    values = (*begin, *more)
+    line = native.access_line(*values)
+    if line is not None:
+        assert line.endswith(b"}\n")
+        assert json.loads(line) == json.loads(line_here(*values))
+    else:
+        plain = [one for one in values if isinstance(one, str)]
+        assert not all(one.isascii() and one.isprintable() and not set('"\\') & set(one) for one in plain)
