@@ -6,7 +6,6 @@ Owns the passage from a request's head to a verified identity. It must never rea
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
@@ -28,8 +27,7 @@ MAX_BEARER_S = 12 * 3600
 _NOTHING = sha256().hexdigest()
 
 
-@dataclass(slots=True)
-class Admission:
+class Admission(msgspec.Struct):
     """A request that may send its body: its key exists and its date is right. The signature itself is still to be checked."""
 
     request: sigv4.Request

@@ -33,6 +33,10 @@ TELL_S = 1.0
 """How often control hears what was measured."""
 
 
+_IDS = 0x10000
+"""Request ids that begin alike."""
+
+
 class Swept(Protocol):
     """A connection, as far as the door looks after it. Deadlines are loop time, seconds."""
 
@@ -76,7 +80,7 @@ class Door:
         """Requests that are over, when, and whether they broke, until `_note_ended`."""
         self._told = 0.0
         self._id_head = ""
-        self._ids = 0
+        self._ids = _IDS
         self.connections: set[Swept] = set()
         self.draining = False
         """Whether every connection ends with an answer that says so."""
@@ -86,13 +90,14 @@ class Door:
         self._sweeper: asyncio.TimerHandle | None = None
 
     def request_id(self) -> str:
-        """A fresh id in the form of AWS's."""
-        if self._ids & 0xFFFF == 0:
-            h = f"{self.rng.getrandbits(80):020x}"
-            self._id_head = f"{h[:8]}-{h[8:12]}-4{h[12:15]}-a{h[15:18]}-"
-            self._ids = self.rng.getrandbits(47) << 1 | 1
-        self._ids += 1
-        return f"{self._id_head}{self._ids & 0xFFFFFFFFFFFF:012x}"
+        """A fresh id in the form of AWS's. Random but for its end, which counts."""
+        number = self._ids
+        if number == _IDS:
+            h = f"{self.rng.getrandbits(104):026x}"
+            self._id_head = f"{h[:8]}-{h[8:12]}-4{h[12:15]}-a{h[15:18]}-{h[18:]}"
+            number = 0
+        self._ids = number + 1
+        return f"{self._id_head}{number:04x}"
 
     def unreachable(self, target: Target) -> None:
         """Tells control that a replica refused or dropped a connection."""

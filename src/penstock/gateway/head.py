@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+import msgspec
+
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+;=%\[\]:-]*\Z")
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?\Z")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"))
@@ -23,39 +25,27 @@ class BadRequest(Exception):
         self.status = status
 
 
-class Head:
+class Head(msgspec.Struct, gc=False):
     """One request's head. `headers` has lower-case names, repeated ones joined by commas."""
 
-    __slots__ = ("_as_sent", "headers", "http11", "keep_alive", "method", "path", "query")
-
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        query: str,
-        headers: dict[str, str],
-        as_sent: Sequence[tuple[bytes, bytes]] | bytes,
-        http11: bool,
-        keep_alive: bool,
-    ) -> None:
-        """`as_sent` are the headers as they came: names and values, or all their lines but for the last one's end."""
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self._as_sent = as_sent
-        self.http11 = http11
-        self.keep_alive = keep_alive
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    as_sent: Sequence[tuple[bytes, bytes]] | bytes
+    """The headers as they came: names and values, or all their lines but for the last one's end."""
+    http11: bool
+    keep_alive: bool
 
     @property
     def raw(self) -> list[tuple[bytes, bytes]]:
         """Names and values as they came. Few ask."""
-        sent = self._as_sent
+        sent = self.as_sent
         return [_split(line) for line in sent.split(b"\r\n")] if isinstance(sent, bytes) else list(sent)
 
     def forget(self) -> None:
         """Frees the headers, which nobody needs any more: a stream may live for minutes."""
-        self._as_sent = ()
+        self.as_sent = ()
         self.headers = {}
 
     @property

@@ -5,22 +5,21 @@ Owns what is known of it meanwhile. It must never do anything: the connection do
 
 from __future__ import annotations
 
+import msgspec
+
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.head import Head
 from penstock.gateway.trace import Trace
 
 
-class Incoming:
+class Incoming(msgspec.Struct):
     """A request whose turn may not have come: what has arrived of it so far."""
 
-    __slots__ = ("answered", "ended", "exchange", "head", "pieces", "received", "trace")
-
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.exchange: Exchange | None = None
-        self.pieces: list[bytes] = []
-        self.received = 0
-        self.trace: Trace | None = None
-        """While it is being served."""
-        self.ended = False
-        self.answered = False
+    head: Head
+    exchange: Exchange | None = None
+    pieces: list[bytes] = []
+    received: int = 0
+    trace: Trace | None = None
+    """While it is being served."""
+    ended: bool = False
+    answered: bool = False

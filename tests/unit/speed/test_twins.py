@@ -164,7 +164,7 @@ def test_a_request_is_read_the_same(data: bytes, longest: int) -> None:
         list(head.headers.items()),
     )
     assert (at, announced) == (body, length)
-    assert data[begin : at - 4] == head._as_sent
+    assert data[begin : at - 4] == head.as_sent
 
 
 @given(messages(statuses))
