@@ -6,7 +6,6 @@ Owns the one difference: requests are dispatched without a look at plans. It mus
 from __future__ import annotations
 
 import sys
-from urllib.parse import unquote
 
 from penstock.gateway import dispatch
 from penstock.gateway.__main__ import main
@@ -15,10 +14,9 @@ from penstock.gateway.exchange import Client, Exchange
 from penstock.gateway.head import Head
 
 
-def invocation(client: Client, head: Head, request_id: str, admission: Admission) -> Exchange:
-    match = dispatch._INVOKE.match(head.path)
-    assert match is not None, "the benchmark's requests are right"
-    return dispatch._OPERATIONS[match[2]](client, head, request_id, admission, unquote(match[1]))
+def invocation(client: Client, head: Head, request_id: str, admission: Admission, name: str, step: str) -> Exchange:
+    client.trace.operation = dispatch._NAMES[step]
+    return dispatch._OPERATIONS[step](client, head, request_id, admission, name)
 
 
 if __name__ == "__main__":

@@ -101,9 +101,8 @@ class Trace(msgspec.Struct, gc=False):
 
 def line_here(*values: Any) -> bytes:
     """The line in Python: nine values of any request, six more of one that found its endpoint."""
-    *begin, total = values[:9]
-    if len(values) == 9:
-        return _encode(_Line(*begin, round(total, 3))) + b"\n"
-    *more, first, component = values[9:]
-    first = first if first is None else round(first, 3)
-    return _encode(_InvocationLine(*begin, round(total, 3), *more, first, component or msgspec.UNSET)) + b"\n"
+    told: list[Any] = [round(value, 3) if isinstance(value, float) else value for value in values]
+    if len(told) == 9:
+        return _encode(_Line(*told)) + b"\n"
+    told[14] = told[14] or msgspec.UNSET
+    return _encode(_InvocationLine(*told)) + b"\n"
