@@ -8,6 +8,7 @@ static PyMethodDef functions[] = {
     {"whole_answer", native_whole_answer, METH_O, NULL},
     {"container_head", (PyCFunction)(void (*)(void))native_container_head, METH_FASTCALL, NULL},
     {"claim", native_claim, METH_O, NULL},
+    {"hash_plainly", native_hash_plainly, METH_O, NULL},
     {"digest", native_digest, METH_O, NULL},
     {"keyed", native_keyed, METH_O, NULL},
     {"signed", (PyCFunction)(void (*)(void))native_signed, METH_FASTCALL, NULL},
@@ -21,7 +22,7 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "native", NULL, -
 
 PyMODINIT_FUNC PyInit_native(void)
 {
-    sha256_choose();
+    sha256_choose(0);
     PyObject *module = PyModule_Create(&definition);
     PyObject *type = module ? PyType_FromSpec(&tokens_spec) : NULL;
     if (type == NULL || heads_ready() < 0 || tokens_ready() < 0 || PyModule_AddObjectRef(module, "Tokens", type) < 0)

@@ -11,7 +11,8 @@
 #define SHA256_BLOCK 64
 
 /* FIPS 180-4, over whole and partial blocks (sha256.c). */
-void sha256_choose(void);
+/* Takes the processor's own instructions where it has them and `plain` is not asked for. */
+void sha256_choose(int plain);
 void sha256_start(uint32_t state[8]);
 void sha256_blocks(uint32_t state[8], const uint8_t *data, size_t blocks);
 /* The last bytes of a message of which `before` bytes, whole blocks, are in `state` already. */
@@ -48,6 +49,7 @@ PyObject *native_request_head(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_whole_answer(PyObject *, PyObject *);
 PyObject *native_container_head(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_claim(PyObject *, PyObject *);
+PyObject *native_hash_plainly(PyObject *, PyObject *);
 PyObject *native_digest(PyObject *, PyObject *);
 PyObject *native_keyed(PyObject *, PyObject *);
 PyObject *native_signed(PyObject *, PyObject *const *, Py_ssize_t);

@@ -91,11 +91,12 @@ __attribute__((target("sha,sse4.1"))) static void blocks_ni(uint32_t state[8], c
 
 static void (*blocks_here)(uint32_t[8], const uint8_t *, size_t) = blocks_plain;
 
-void sha256_choose(void)
+void sha256_choose(int plain)
 {
+    blocks_here = blocks_plain;
 #ifdef HAVE_SHA_NI
     unsigned a, b, c, d, sse;
-    if (!__get_cpuid(1, &a, &b, &sse, &d) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+    if (plain || !__get_cpuid(1, &a, &b, &sse, &d) || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return;
     if ((sse & bit_SSE4_1) && (sse & bit_SSSE3) && (b & (1u << 29)))
         blocks_here = blocks_ni;

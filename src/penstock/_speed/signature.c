@@ -78,6 +78,16 @@ PyObject *native_digest(PyObject *module, PyObject *arg)
     return text;
 }
 
+/* hash_plainly(bool): whether to do as on a processor without instructions for SHA-256; for tests */
+PyObject *native_hash_plainly(PyObject *module, PyObject *arg)
+{
+    int plainly = PyObject_IsTrue(arg);
+    if (plainly < 0)
+        return NULL;
+    sha256_choose(plainly);
+    Py_RETURN_NONE;
+}
+
 /* keyed(key) -> both states of HMAC (RFC 2104) that a key of at most 64 bytes begins with; for `signed` alone */
 PyObject *native_keyed(PyObject *module, PyObject *arg)
 {

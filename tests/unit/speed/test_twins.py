@@ -286,7 +286,12 @@ def test_a_containers_head_is_the_same(
 @pytest.mark.parametrize("length", [*range(300), 4095, 4096, 4097, 1_000_003])
 def test_sha256_is_hashlibs(length: int, rng: Random) -> None:
     data = rng.randbytes(length)
-    assert native.digest(data) == hashlib.sha256(data).hexdigest()
+    try:
+        for plainly in (True, False):
+            native.hash_plainly(plainly)
+            assert native.digest(data) == hashlib.sha256(data).hexdigest()
+    finally:
+        native.hash_plainly(False)
 
 
 def test_a_wrong_argument_is_an_error_and_no_crash() -> None:
