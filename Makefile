@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_WORKERS ?= 2
+# Installing compiles these where there is a compiler.
+COMPILED := setup.py $(wildcard src/penstock/_speed/*.[ch])
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench browser engines soak clean .style .types .imports
@@ -17,13 +19,13 @@ $(BIN)/python:
 	  { echo "Penstock needs Python 3.11 or newer; name one with: make PYTHON=python3.11 …"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "on Debian: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo: pyproject.toml constraints.txt $(COMPILED) | $(BIN)/python
 	@echo "==> installing Penstock with the chat page (about 200 MB to fetch, no torch)"
 	@$(PIP) install --progress-bar on --quiet --constraint constraints.txt --editable '.[chat]'
 	@$(BIN)/python -m compileall -q src
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt $(COMPILED) | $(BIN)/python
 	@echo "==> installing Penstock with what its tests need"
 	@$(PIP) install --progress-bar on --quiet --constraint constraints.txt --editable '.[chat,dev]'
 	@$(BIN)/python -m compileall -q src
@@ -77,4 +79,4 @@ soak: $(VENV)/.dev ## slow drills: streams under abuse, a million inputs for eac
 	@$(BIN)/python -m pytest -m soak
 
 clean: ## remove what make made
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build src/penstock/_speed/*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
