@@ -16,7 +16,7 @@ static const char part_headers[] = "\x0b:event-type\x07\x00\x0bPayloadPart"
 
 static uint32_t crc_table[4][256];
 /* What stands before a payload of some length, and the CRC to go on from; few lengths come again and again. */
-static struct {
+static struct head {
     uint32_t size, length, crc;
     char bytes[8 + PRELUDE + HEADERS];
 } heads[HEADS];
@@ -97,7 +97,7 @@ static size_t chunk_at(const char *data, size_t length, uint32_t *size)
 /* Writes the frame of a payload in its HTTP chunk; its length. */
 static size_t write_frame(char *at, const char *payload, uint32_t size)
 {
-    typeof(&heads[0]) head = &heads[size % HEADS];
+    struct head *head = &heads[size % HEADS];
     if (head->size != size) { /* never 0 */
         uint32_t whole = (uint32_t)(PRELUDE + HEADERS) + size + 4;
         size_t begin = write_hex(head->bytes, whole, lower);
