@@ -12,7 +12,7 @@ from pathlib import Path
 
 from penstock.bench.report import Result, write
 
-SUITES = ("start", "readers", "relay", "hostile")
+SUITES = ("start", "readers", "relay", "hostile", "engine")
 
 
 def main(names: list[str]) -> int:

@@ -74,6 +74,11 @@ class OpenVino:
     def busy(self) -> bool:
         return bool(self._requests)
 
+    @property
+    def library(self) -> Any:
+        """The library's pipeline itself, for measuring it alone."""
+        return self._pipeline
+
     def submit(self, request: Submit) -> Finish | None:
         if reason := self._refusal(request):
             return Finish(request.id, "error", reason)
