@@ -131,7 +131,8 @@ def notes(
         "over 1. `bandwidth_share`: decoding one request over what the memory's read bandwidth allows, if each weight were read "
         "once, in four bytes or in two. `context_…`: decoding one request after so many tokens of prompt. `load_cold` has the "
         "conversion in it. `serving_…`: CPU time a token of all of Penstock's processes but the engine's, `client_…`: of the "
-        "benchmark's clients, both taken from the engine's two cores. Memory is PSS after the rounds, key-value cache included; the endpoint's is what the deployment added.",
+        "benchmark's clients, both taken from the engine's two cores. Memory is PSS after the rounds, key-value cache included; the "
+        "endpoint's is what the deployment added.",
     ]
     if absent:
         text += ["", "Left out: " + "; ".join(absent) + "."]

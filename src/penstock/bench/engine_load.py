@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 DEADLINE_S = 120.0
+_OK = b"HTTP/1.1 200"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,9 @@ def _ended(stream: _Stream, wire: Wire) -> bool:
         return False
     if not data:
         raise Broken(f"the connection ended after {stream.tail!r}")
-    if not stream.head:
-        stream.head = data[:600]
-        if not data.startswith(b"HTTP/1.1 200"):
+    if len(stream.head) < len(_OK):
+        stream.head += data[:600]
+        if not stream.head.startswith(_OK[: len(stream.head)]):
             raise Broken(f"the answer is {stream.head!r}")
     text = stream.tail + data
     if count := text.count(wire.mark):
