@@ -84,7 +84,7 @@ def environment(name: str, *packages: str) -> Path:
     if (given and python.exists()) or done.exists():
         return python
     print(f"{name}: installing {' '.join(packages)} into {directory}", flush=True)
-    command([sys.executable, "-m", "venv", "--clear", str(directory)], name)
+    command([sys.executable, "-m", "venv", *([] if given else ["--clear"]), str(directory)], name)
     command([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], name)
     done.touch()
     return python
