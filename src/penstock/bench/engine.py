@@ -38,6 +38,8 @@ CORES = 2
 PROMPT, ANSWER = 128, 64
 ROUNDS = {1: 3, 4: 3, 16: 2, 32: 2}
 """Requests at once, and how many rounds of them: one request ends soon, and swings most."""
+BUDGET_S = {"llama": 540.0, "falcon": 800.0}
+"""Since the run began. After that there are no further rounds: on a busy machine figures rest on fewer."""
 CONTEXTS = (128, 512, 1024, 2048, 4096)
 IMAGES = {"llama": LMI, "falcon": TGI}
 
@@ -52,6 +54,7 @@ class Bench:
     values: Values = field(default_factory=Values)
     absent: list[str] = field(default_factory=list)
     asked: int = 0
+    begun: float = field(default_factory=time.monotonic)
 
     def prompts(self, count: int, tokens: int = PROMPT) -> list[str]:
         """Never the same twice: no prefix cache helps anybody."""
@@ -93,9 +96,8 @@ def run() -> Result:
     try:
         with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
             bench = Bench(Path(name), {1: 1, 4: 1} if quick else ROUNDS, native_dtype())
-            begin = time.monotonic()
             _all(bench)
-            seconds = time.monotonic() - begin
+            seconds = time.monotonic() - bench.begun
     finally:
         os.sched_setaffinity(0, all_cores)
     text = notes(bench.dtype, bench.rounds, bench.absent, load_before, seconds)
@@ -117,11 +119,13 @@ def _all(bench: Bench) -> None:
     for install in (peers.install_transformers, peers.install_vllm, peers.build_llama_cpp):
         with contextlib.suppress(Absent):  # said where it is missing
             install()
-    bench.values.keep("bandwidth", bandwidth_gb_s())
+    bench.begun = time.monotonic()  # what is made once is not the run's
     sources = {shape.name: models.write(shape, (BUILD / "models" / shape.name).absolute()) for shape in (LLAMA, FALCON)}
     with penstock(bench.directory / "home", converter) as server:
         for shape in (LLAMA, FALCON):
+            bench.values.keep("bandwidth", bandwidth_gb_s())
             _one_model(bench, server, shape, sources[shape.name], converter)
+    bench.values.keep("bandwidth", bandwidth_gb_s())
 
 
 def _one_model(bench: Bench, server: Penstock, shape: Shape, source: Path, converter: Path) -> None:
@@ -139,8 +143,7 @@ def _one_model(bench: Bench, server: Penstock, shape: Shape, source: Path, conve
         if shape is LLAMA:
             server.deploy("int8", LMI, peers.int8(converter, converted, bench.directory / "int8"))
             systems.append(server.system("int8", "int8", LMI))
-        for count in bench.rounds:
-            _rounds(bench, shape, systems, count)
+        _rounds(bench, shape, systems)
         if shape is LLAMA:
             server.remove("int8")
             _contexts(bench, shape, systems[0])
@@ -163,19 +166,28 @@ def _peers(bench: Bench, stack: contextlib.ExitStack, shape: Shape, source: Path
             bench.leave_out(f"{name} ({shape.name})", error)
 
 
-def _rounds(bench: Bench, shape: Shape, systems: list[System], count: int) -> None:
-    """All systems in turn, as many times as there are rounds; the first burst of each size is not counted, nor of one that broke."""
-    going = [system for system in systems if system.name != "int8" or count == 1]
-    for _ in range(bench.rounds[count]):
-        for system in list(going):
-            if (sample := bench.measure(shape, system, count)) is None:
-                going.remove(system)
-                continue
-            name = system.name.partition("-")[0]
-            bench.values.keep(f"rate/{shape.name}/{name}/{count}", sample.rate)
-            bench.values.keep(f"first/{shape.name}/{name}/{count}", statistics.median(sample.first))
-            if count == 1:
-                bench.values.keep(f"decode/{shape.name}/{name}", decode_rate(sample))
+def _rounds(bench: Bench, shape: Shape, systems: list[System]) -> None:
+    """Round by round, size by size, all systems in turn; without those that broke at a size before."""
+    broken: set[tuple[str, int]] = set()
+    for number in range(max(bench.rounds.values())):
+        if number and time.monotonic() > bench.begun + BUDGET_S[shape.name]:
+            print(f"{shape.name}: no time for round {number + 1}", flush=True)
+            return
+        for count in [count for count, rounds in bench.rounds.items() if number < rounds]:
+            for system in systems:
+                if (system.name, count) not in broken and (system.name != "int8" or count == 1):
+                    if sample := bench.measure(shape, system, count):
+                        _keep(bench, shape, system, count, sample)
+                    else:
+                        broken.add((system.name, count))
+
+
+def _keep(bench: Bench, shape: Shape, system: System, count: int, sample: Sample) -> None:
+    name = system.name.partition("-")[0]
+    bench.values.keep(f"rate/{shape.name}/{name}/{count}", sample.rate)
+    bench.values.keep(f"first/{shape.name}/{name}/{count}", statistics.median(sample.first))
+    if count == 1:
+        bench.values.keep(f"decode/{shape.name}/{name}", decode_rate(sample))
 
 
 def _contexts(bench: Bench, shape: Shape, endpoint: System) -> None:

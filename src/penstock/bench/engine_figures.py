@@ -71,7 +71,7 @@ def _gains(values: Values, shape: str) -> list[Figure]:
     weights = {"llama": models.LLAMA, "falcon": models.FALCON}[shape].read
     for wide, name in ((4, "f32"), (2, "16bit")):
         if bandwidth := values["bandwidth"]:
-            limit = bandwidth[0] * 1e9 / (weights * wide)
+            limit = max(bandwidth) * 1e9 / (weights * wide)
             shares = [rate / limit for rate in values[f"decode/{shape}/endpoint"]]
             found += _figure(f"bandwidth_share_{name}_{shape}", "times", shares, "")
     return found
@@ -118,7 +118,8 @@ def notes(
         "Llama: 768 wide, 12 layers, 12 heads over 4, 2,048 in the middle, 32,000 tokens, untied (125 M weights, of which "
         "100 M are read for a token). Falcon: as 7B's, one key-value head, attention beside the feed-forward, tied (97 M). "
         "Random bfloat16 weights, no end token. 128 tokens in, 64 out, greedy. "
-        f"Rounds: {shown} at once. The machine's load before the run was {load_before:.1f}; the run took {seconds / 60:.0f} minutes.",
+        f"Rounds, at most: {shown} at once. "
+        f"The machine's load before the run was {load_before:.1f}; the run took {seconds / 60:.0f} minutes.",
         "",
         "Same cores: every system has the same two cores, clients included, and one thread a core; nobody is pinned to one of "
         "them. Who is not being measured is stopped. "
