@@ -124,11 +124,11 @@ def _all(bench: Bench) -> None:
     with penstock(bench.directory / "home", converter) as server:
         for shape in (LLAMA, FALCON):
             bench.values.keep("bandwidth", bandwidth_gb_s())
-            _one_model(bench, server, shape, sources[shape.name], converter)
+            _one_model(bench, server, shape, sources[shape.name])
     bench.values.keep("bandwidth", bandwidth_gb_s())
 
 
-def _one_model(bench: Bench, server: Penstock, shape: Shape, source: Path, converter: Path) -> None:
+def _one_model(bench: Bench, server: Penstock, shape: Shape, source: Path) -> None:
     before, idle = server.converted(), server.memory_mb
     image = IMAGES[shape.name]
     bench.values.keep(f"load_cold/{shape.name}", server.deploy(shape.name, image, source))
@@ -141,7 +141,7 @@ def _one_model(bench: Bench, server: Penstock, shape: Shape, source: Path, conve
         systems.append(stack.enter_context(peers.direct(f"engine-{shape.name}", converted, tokenizer, bench.directory)))
         systems += _peers(bench, stack, shape, source)
         if shape is LLAMA:
-            server.deploy("int8", LMI, peers.int8(converter, converted, bench.directory / "int8"))
+            server.deploy("int8", LMI, source, quantize="int8")
             systems.append(server.system("int8", "int8", LMI))
         _rounds(bench, shape, systems)
         if shape is LLAMA:

@@ -31,10 +31,11 @@ class Penstock:
     server: Server
     pid: int
 
-    def deploy(self, name: str, image: str, model: Path) -> float:
-        """Seconds from CreateEndpoint to InService."""
+    def deploy(self, name: str, image: str, model: Path, *, quantize: str = "") -> float:
+        """Seconds from CreateEndpoint to InService. `quantize` is how weights are kept, in the servers' words."""
         begin = time.monotonic()
-        endpoints.create(self.server, Deployment(name, image, settings(image, model)))
+        smaller = {"HF_MODEL_QUANTIZE": quantize} if quantize else {}
+        endpoints.create(self.server, Deployment(name, image, {**settings(image, model), **smaller}))
         seen = endpoints.wait(self.server, name, lambda _: None, deadline_s=600.0)
         if seen["EndpointStatus"] != "InService":
             raise RuntimeError(f"{name}: {seen.get('FailureReason')}")

@@ -129,7 +129,8 @@ def notes(
         "library in a process of its own, given token ids, with the pipeline's settings as the product has them.",
         "",
         "`vs_…`, `endpoint_vs_engine`: output tokens a second. `ttft`: median over the requests. `batching_gain`: 16 requests "
-        "over 1. `bandwidth_share`: decoding one request over what the memory's read bandwidth allows, if each weight were read "
+        "over 1. `int8_gain`: `HF_MODEL_QUANTIZE=int8` over the weights as they are. "
+        "`bandwidth_share`: decoding one request over what the memory's read bandwidth allows, if each weight were read "
         "once, in four bytes or in two. `context_…`: decoding one request after so many tokens of prompt. `load_cold` has the "
         "conversion in it. `serving_…`: CPU time a token of all of Penstock's processes but the engine's, `client_…`: of the "
         "benchmark's clients, both taken from the engine's two cores. Memory is PSS after the rounds, key-value cache included; the "

@@ -117,27 +117,8 @@ def command(arguments: Sequence[str], what: str, directory: Path | None = None) 
 
 
 def converter() -> Path:
-    """What makes OpenVINO's form of a model, and its int8 one."""
+    """What makes OpenVINO's form of a model, and its int8 one with nncf."""
     return environment("converter", TORCH, "optimum-intel==2.2.0", "nncf==3.4.0")
-
-
-_INT8 = """
-import sys, pathlib, shutil, nncf, openvino
-source, target = map(pathlib.Path, sys.argv[1:])
-model = openvino.Core().read_model(source / "openvino_model.xml")
-model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
-openvino.save_model(model, target / "openvino_model.xml", compress_to_fp16=False)
-for file in source.iterdir():
-    if not file.name.startswith("openvino_model"):
-        shutil.copy(file, target / file.name)
-"""
-
-
-def int8(python: Path, source: Path, target: Path) -> Path:
-    """A converted model with its weights in int8, each row with a scale and a zero point of its own. Raises Absent."""
-    target.mkdir()
-    command([str(python), "-c", _INT8, str(source), str(target)], "int8")
-    return target
 
 
 def install_transformers() -> Path:
