@@ -7,7 +7,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from penstock.bench import engine_figures, engine_gguf, engine_load, engine_models, engine_peers
+from penstock.bench.engine import Bench
 from penstock.bench.engine_figures import Values
 from penstock.bench.engine_load import Broken, Sample, Wire, burst
 from penstock.bench.engine_models import FALCON, LLAMA, Shape
@@ -218,3 +219,16 @@ def test_an_environment_that_the_user_names_is_taken_as_it_is(tmp_path: Path, mo
 def test_what_can_not_be_made_says_its_last_line() -> None:
     with pytest.raises(Absent, match="thing can't be made: no room"):
         engine_peers.command(["sh", "-c", "echo first >&2; echo no room >&2; exit 1"], "thing")
+
+
+def test_a_burst_has_prompts_of_the_length_that_is_measured(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def ask(prompts: Sequence[str], tokens: int) -> Sample:
+        asked.append(list(prompts))
+        return Sample(tokens * len(prompts), 1.0, (0.5,) * len(prompts))
+
+    bench = Bench(tmp_path, {1: 1}, "float32")
+    for tokens in (128, 512):
+        assert bench.measure(LLAMA, engine_peers.System("engine", ask), 2, tokens)
+    assert [[text.count(" ") for text in prompts] for prompts in asked] == [[128, 128], [512, 512]]
