@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -29,6 +30,16 @@ from penstock.engines.base import EngineGone, Finish, Grammar, PromptLogprobs, S
 from penstock.engines.client import EngineProcess, LoadFailed
 from penstock.engines.options import EngineOptions
 from penstock.engines.tokenizer import TextTokenizer
+from penstock.servers.lmi import load as lmi
+from penstock.servers.lmi import settings as lmi_settings
+from penstock.servers.lmi.requests import Invocation
+from penstock.servers.lmi.text import RollingBatch
+from penstock.servers.tgi import __main__ as tgi
+from penstock.servers.tgi import settings as launcher
+from penstock.servers.tgi.chat_schema import CompletionRequest
+from penstock.servers.tgi.errors import ValidationError
+from penstock.servers.tgi.openai import OpenAi
+from penstock.servers.tgi.schema import Parameters, Request
 from tests.engines import families, vllm_programs
 from tests.engines.families import END, NEW_TOKENS, Oracle
 from tests.waiting import until_async
@@ -247,6 +258,85 @@ async def test_an_adapter_answers_like_its_merged_weights(engine: EngineProcess,
     missing = await ask(engine, right.prompt, replace(GREEDY, adapter="nobody"))
     assert missing.finish.reason == "refused"
     assert missing.finish.error == "there is no adapter named nobody"
+
+
+async def test_tgi_serves_the_adapters_that_its_settings_name(
+    python: Path, models: Path, adapter: Path, oracle: Oracle, tmp_path: Path
+) -> None:
+    """From LORA_ADAPTERS to the answer: nothing but the environment says a word."""
+    environ = {
+        "HF_MODEL_ID": str(models / "llama"),
+        "LORA_ADAPTERS": f"other={adapter}",
+        "DTYPE": "float32",
+        "PENSTOCK_VLLM_PYTHON": str(python),
+        "PENSTOCK_MODELS": str(tmp_path / "models"),
+        "PATH": os.environ["PATH"],
+    }
+    service = await tgi.start(launcher.read(environ, "3.3.7"), environ)
+    try:
+        engine, right = service.generation.engine, oracle.plain[0]
+        assert (engine.info.name, engine.info.adapters) == ("vllm", ("other",))
+        events = [event async for event in engine.generate(right.prompt, replace(GREEDY, adapter="other"))]
+        merged = tuple(json.loads((adapter / "oracle.json").read_text()))
+        assert tuple(event.token for event in events if isinstance(event, Token)) == merged
+        text = service.generation.tokenizer.decode(right.prompt)
+        texts = []
+        for name in (None, "other"):
+            request = Request(inputs=text, parameters=Parameters(max_new_tokens=NEW_TOKENS, adapter_id=name))
+            texts.append((await service.whole(request)).best.finish.generated_text)
+        assert texts[0] != texts[1]
+        openai = OpenAi(service, time.time)
+        for name, said in (("tgi", texts[0]), ("other", texts[1])):
+            asked = CompletionRequest(model=name, prompts=(text,), max_tokens=NEW_TOKENS, temperature=0.0)
+            assert json.loads((await openai.complete(asked)).json)["choices"][0]["text"] == said
+        with pytest.raises(ValidationError, match="`adapter_id` must be one of LORA_ADAPTERS: other"):
+            await service.whole(Request(inputs=text, parameters=Parameters(max_new_tokens=1, adapter_id="nobody")))
+    finally:
+        await service.generation.engine.close()
+
+
+async def test_lmi_serves_the_adapters_that_lie_beside_its_settings(
+    python: Path, models: Path, adapter: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "m/adapters").mkdir(parents=True)
+    shutil.copytree(adapter, tmp_path / "m/adapters/other")
+    lines = (
+        f"option.model_id={models / 'llama'}",
+        "option.enable_lora=true",
+        "option.max_lora_rank=64",
+        "option.dtype=fp32",
+    )
+    (tmp_path / "m/serving.properties").write_text("\n".join(lines))
+    environ = {
+        "PENSTOCK_VLLM_PYTHON": str(python),
+        "PENSTOCK_MODELS": str(tmp_path / "models"),
+        "PATH": os.environ["PATH"],
+        "OPTION_SESSIONS_PATH": str(tmp_path / "sessions"),
+    }
+    served = await lmi.load(lmi_settings.read("m", tmp_path / "m", environ, (0, 36)), environ)
+    try:
+        assert isinstance(served, RollingBatch)
+        assert served.generation.engine.info.adapters == ("other",)
+        said = []
+        for more in ({}, {"adapters": "other"}, {"adapters": "nobody"}):
+            asked = {"inputs": "one two", "parameters": {"max_new_tokens": NEW_TOKENS, "do_sample": False}, **more}
+            body = (("data", json.dumps(asked).encode()),)
+            reply = await served.predict(Invocation((("Content-Type", "application/json"),), body))
+            assert isinstance(reply.body, bytes)
+            said.append((reply.status, json.loads(reply.body)))
+        assert [status for status, _ in said] == [200, 200, 424]
+        assert said[0][1]["generated_text"] != said[1][1]["generated_text"]
+        assert "LoRA adapter nobody not found in registry. Available adapters: ['other']" in said[2][1]["error"]
+    finally:
+        await served.close()
+
+
+async def test_the_number_of_tokens_in_a_step_may_be_vllms_own(python: Path, models: Path, oracle: Oracle) -> None:
+    engine = await started(python, models / "llama", max_batched_tokens=0)
+    try:
+        assert (await ask(engine, oracle.long.prompt, GREEDY)).tokens == oracle.long.tokens
+    finally:
+        await engine.close()
 
 
 async def test_what_can_not_be_generated_is_an_error(engine: EngineProcess) -> None:

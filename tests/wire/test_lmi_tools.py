@@ -152,7 +152,7 @@ def test_an_adapter_that_is_not_there_is_told(server: Server) -> None:
         server.ask({"inputs": " one", "adapters": ["sql"]}),
         server.ask(CHAT, X_Amzn_SageMaker_Adapter_Identifier="sql"),
     ):
-        assert (answer.status, "Adapter sql is not registered" in answer.json()["error"]) == (424, True)
+        assert (answer.status, "LoRA adapter sql not found in registry" in answer.json()["error"]) == (424, True)
     assert server.ask({"inputs": " one", "adapters": ["a", "b"]}).status == 424
     assert server.ask({"inputs": " one", "adapters": []}).status == 200
 

@@ -115,6 +115,8 @@ class EngineInfo:
     eos_token_ids: tuple[int, ...]
     max_batch_size: int
     features: tuple[Feature, ...] = ()
+    adapters: tuple[str, ...] = ()
+    """Names of the LoRA adapters that are loaded."""
 
 
 class EngineError(Exception):

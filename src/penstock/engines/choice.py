@@ -56,6 +56,8 @@ class Asked:
     max_length: int = 0
     """Tokens of prompt and answer together. 0 follows the model."""
     trust_remote_code: bool = False
+    adapters: tuple[str, ...] = ()
+    """Names of the LoRA adapters that are to be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,8 @@ def terms(choice: Choice, asked: Asked, model: ModelFacts, machine: MachineFacts
 
 def obstacle(engine: str, asked: Asked, model: ModelFacts, machine: MachineFacts) -> str:
     """Why `engine` can't serve `model` on `machine`, and what to do about it; empty when it can."""
+    if asked.adapters and engine != "vllm":
+        return f"the {engine} engine has no LoRA adapters ({_some(asked.adapters)}), and vllm has: {_vllm(machine)}"
     if engine == "openvino":
         return _openvino_obstacle(model, machine)
     if not model.weights:
@@ -189,6 +193,19 @@ def install(what: str, machine: MachineFacts) -> str:
     return f"`python3 -m venv {place} && {place}/bin/pip install {packages[what]}`"
 
 
+def _some(names: tuple[str, ...]) -> str:
+    """A few of them, for a line that people read."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _vllm(machine: MachineFacts) -> str:
+    return (
+        "leave the choice to Penstock"
+        if "vllm" in machine.installed
+        else f"make an environment for it with {install('vllm', machine)}"
+    )
+
+
 _LIBRARIES = {"vllm": "vLLM", "transformers": "transformers"}
 
 
@@ -212,6 +229,8 @@ def _openvino_obstacle(model: ModelFacts, machine: MachineFacts) -> str:
 def _first(asked: Asked, model: ModelFacts, machine: MachineFacts, passed: str) -> Choice:
     """The best engine that nothing keeps from serving the model."""
     order, why = _preference(model, machine)
+    if asked.adapters:
+        order, why = ("vllm",), f"LoRA adapters ({_some(asked.adapters)}), which only vllm has"
     problems: list[str] = []
     for engine in order:
         problem = obstacle(engine, asked, model, machine)

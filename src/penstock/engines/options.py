@@ -25,7 +25,7 @@ class EngineOptions:
     max_batch_size: int = 64
     """Sequences in one step."""
     max_batched_tokens: int = 512
-    """Tokens in one step: bounds how long a long prompt holds up the streams that are running."""
+    """Tokens in one step: bounds how long a long prompt holds up the streams that are running. 0 is vLLM's own number."""
     max_queue: int = 1024
     """Requests in the engine, running and waiting. One more is refused."""
     kv_cache_gb: int = 0
@@ -47,7 +47,11 @@ class EngineOptions:
     trust_remote_code: bool = False
     """Whether code that lies in the model's directory may run."""
     adapters: str = ""
-    """LoRA adapters: a JSON object of names and the directories in which they lie."""
+    """LoRA adapters: a JSON object of names and the directories in which they lie. Of the vllm engine only, as the next two."""
+    max_loras: int = 0
+    """Adapters in one step, on an accelerator. 0 is the engine's own."""
+    max_lora_rank: int = 0
+    """The highest rank that an adapter may have. 0 follows the adapters."""
 
     def arguments(self) -> list[str]:
         """The command-line form that `parse` reads."""

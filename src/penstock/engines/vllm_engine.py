@@ -67,6 +67,7 @@ class Vllm:
             eos_token_ids=self._config.eos_token_ids,
             max_batch_size=options.max_batch_size,
             features=tuple(sorted(features)),
+            adapters=tuple(self._adapters),
         )
 
     @property
@@ -232,10 +233,12 @@ def _machine() -> Machine:
 
 def _load(given: dict[str, Any]) -> Any:
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
 
     try:
-        return LLMEngine.from_engine_args(EngineArgs(**given))
+        # What is left to vLLM is then what its own server takes.
+        return LLMEngine.from_engine_args(EngineArgs(**given), usage_context=UsageContext.OPENAI_API_SERVER)
     except Exception as error:  # whatever a model's own code or a kernel raises
         raise LoadError(f"vLLM can't load {given['model']}: {explain(error)}") from error
 

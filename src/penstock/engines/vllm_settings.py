@@ -22,6 +22,8 @@ MOST_CPU_CACHE = 4 * GIB
 """The key-value cache on a processor where its size is not given. Memory that no token reaches is never touched."""
 MOST_ADAPTERS_AT_ONCE = 8
 """Adapters whose weights lie ready for one step. Requests for others wait."""
+FEWEST_OWN_BATCHED_TOKENS = 2048
+"""vLLM's own number of tokens in one step is at least this."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _OTHER_ENGINE = "use the transformers engine (PENSTOCK_ENGINE=transformers)"
 _HEADS = ("num_attention_heads", "n_head", "num_heads")
@@ -90,7 +92,7 @@ def arguments(options: EngineOptions, machine: Machine) -> dict[str, Any]:
         "skip_tokenizer_init": not (options.model / "tokenizer.json").is_file(),
         "dtype": _dtype(options, machine),
         "max_num_seqs": options.max_batch_size,
-        "max_num_batched_tokens": max(options.max_batched_tokens, options.max_batch_size),
+        "max_num_batched_tokens": _batched_tokens(options),
         "enable_prefix_caching": options.prefix_cache,
         "tensor_parallel_size": options.tensor_parallel,
         "distributed_executor_backend": "mp" if options.tensor_parallel > 1 else "uni",
@@ -110,11 +112,19 @@ def arguments(options: EngineOptions, machine: Machine) -> dict[str, Any]:
     if adapters:
         given["enable_lora"] = True
         # On a processor vLLM takes the last place for requests without an adapter (they have index -1), so it must stay empty.
-        places = len(adapters) + 1 if machine.device == "cpu" else min(len(adapters), MOST_ADAPTERS_AT_ONCE)
+        at_once = min(len(adapters), options.max_loras or MOST_ADAPTERS_AT_ONCE)
+        places = len(adapters) + 1 if machine.device == "cpu" else at_once
         given["max_loras"] = places
         given["max_cpu_loras"] = max(places, len(adapters))
-        given["max_lora_rank"] = _lora_rank(adapters)
+        given["max_lora_rank"] = _lora_rank(adapters, options.max_lora_rank)
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _batched_tokens(options: EngineOptions) -> int | None:
+    """Never fewer than sequences, which vLLM does not take. None leaves it to vLLM."""
+    if options.max_batched_tokens == 0 and options.max_batch_size <= FEWEST_OWN_BATCHED_TOKENS:
+        return None
+    return max(options.max_batched_tokens, options.max_batch_size)
 
 
 def _config(model: Path) -> dict[str, Any]:
@@ -172,9 +182,12 @@ def _rank_of(name: str, path: Path) -> int:
     return rank
 
 
-def _lora_rank(adapters: tuple[Adapter, ...]) -> int:
-    most = max(adapter.rank for adapter in adapters)
-    return next(rank for rank in LORA_RANKS if rank >= most)
+def _lora_rank(adapters: tuple[Adapter, ...], bound: int) -> int:
+    """One of vLLM's ranks that holds every adapter, within `bound` where it is not 0. Raises LoadError."""
+    largest = max(adapters, key=lambda adapter: adapter.rank)
+    if bound and largest.rank > bound:
+        raise LoadError(f"adapter {largest.name} has rank {largest.rank}, and max_lora_rank is {bound}: raise it")
+    return next(rank for rank in LORA_RANKS if rank >= largest.rank)
 
 
 _PYDANTIC = re.compile(r"(?:Value|Assertion) error, (.*?)(?: \[type=|\Z)", re.DOTALL)

@@ -18,10 +18,13 @@ _WANTED = ["*.json", "*.xml", "*.bin", "*.safetensors", "*.txt", "*.model", "*.p
 _WEIGHTS_OF_OTHERS = ["*.pt", "*.msgpack", "*.h5", "*.onnx", "original/*", "coreml/*"]
 
 
-def find(model_id: str, revision: str, environ: Mapping[str, str], *, advice: str) -> Path:
-    """A snapshot of `model_id`. Raises ModelUnavailable; `advice` says what the user may do instead."""
+def find(model_id: str, revision: str, environ: Mapping[str, str], *, advice: str, proof: str = "config.json") -> Path:
+    """A snapshot of `model_id`. Raises ModelUnavailable; `advice` says what the user may do instead.
+
+    `proof` is the file by which a snapshot in the cache is known to hold what is looked for.
+    """
     cache = cache_directory(environ)
-    if (snapshot := _cached(cache, model_id, revision)) is not None:
+    if (snapshot := _cached(cache, model_id, revision, proof)) is not None:
         return snapshot
     if environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise ModelUnavailable(f"{model_id} is not on this machine and HF_HUB_OFFLINE is set: {advice}")
@@ -38,7 +41,7 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
 
 
-def _cached(cache: Path, model_id: str, revision: str) -> Path | None:
+def _cached(cache: Path, model_id: str, revision: str, proof: str) -> Path | None:
     """The snapshot of a branch, tag or commit; without a revision `main`, or the only snapshot that there is."""
     folder = cache / f"models--{model_id.replace('/', '--')}"
     snapshots = folder / "snapshots"
@@ -50,7 +53,7 @@ def _cached(cache: Path, model_id: str, revision: str) -> Path | None:
         commit = revision
     everything = list(snapshots.iterdir()) if snapshots.is_dir() else []
     candidates = [snapshots / commit] if commit else everything
-    complete = [path for path in candidates if (path / "config.json").exists()]
+    complete = [path for path in candidates if (path / proof).exists()]
     return complete[0] if len(complete) == 1 else None
 
 

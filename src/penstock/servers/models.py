@@ -49,11 +49,13 @@ def prepare(directory: Path, engine: str, environ: Mapping[str, str], quantize: 
     return directory
 
 
-def fetch(model_id: str, revision: str = "", environ: Mapping[str, str] | None = None) -> Path:
+def fetch(
+    model_id: str, revision: str = "", environ: Mapping[str, str] | None = None, *, proof: str = "config.json"
+) -> Path:
     """The local directory of `model_id`, whatever it holds. Raises ModelUnavailable.
 
     Paths below `/opt/ml/model` mean `$PENSTOCK_MODEL_DIR`; downloads and aliases lie in `$PENSTOCK_MODELS`; S3's endpoint, region
-    and credentials come from the `AWS_*` variables.
+    and credentials come from the `AWS_*` variables. `proof` is the file by which the hub's cache is known to hold it.
     """
     environ = os.environ if environ is None else environ
     model_id = model_id.strip()
@@ -71,7 +73,7 @@ def fetch(model_id: str, revision: str = "", environ: Mapping[str, str] | None =
                 f"the alias of {model_id} names {target}, which is not a directory: {_advice(model_id)}"
             )
         return target
-    return hub.find(model_id, revision, environ, advice=_advice(model_id))
+    return hub.find(model_id, revision, environ, advice=_advice(model_id), proof=proof)
 
 
 def local(model_id: str, environ: Mapping[str, str]) -> Path | None:

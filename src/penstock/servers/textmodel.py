@@ -7,6 +7,7 @@ say which engine serves a model, and which settings it does not follow. It must 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,13 @@ from penstock.engines.choice import Asked, Choice, ChoiceError, Terms
 from penstock.engines.client import EngineProcess
 from penstock.engines.options import EngineOptions
 from penstock.engines.tokenizer import TextTokenizer
-from penstock.servers import models
+from penstock.servers import adapters, models
+from penstock.servers.adapters import Adapter
 from penstock.servers.unavailable import ModelUnavailable
 
 log = logging.getLogger(__name__)
+BATCHED_TOKENS = 512
+"""Tokens in one step where nobody says a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,8 @@ class Wanted:
     revision: str = ""
     asked: Asked = field(default_factory=Asked)
     max_batch_size: int = 64
-    max_batched_tokens: int = 512
+    max_batched_tokens: int = 0
+    """0 where nobody said a number: vLLM's own on a GPU, else BATCHED_TOKENS."""
     most_batched_tokens_on_cpu: int = 0
     """A bound of the former without a GPU, where a long step holds up the streams that run. 0 is none."""
     max_queue: int = 1024
@@ -39,6 +44,11 @@ class Wanted:
     speculate: int = 0
     draft_model: str = ""
     """Whatever names a model; of the openvino engine only."""
+    adapters: tuple[Adapter, ...] = ()
+    """LoRA adapters. An engine without them does not serve the model."""
+    max_loras: int = 0
+    max_lora_rank: int = 0
+    """As in EngineOptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +94,20 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
     """Find the model, choose its engine, and convert it if that one needs it. Blocking, perhaps for long. Raises ModelUnavailable."""
     home = models.models_directory(environ).parent
     directory = models.fetch(wanted.model_id, wanted.revision, environ)
+    asked = replace(wanted.asked, adapters=tuple(adapter.name for adapter in wanted.adapters))
     try:
         model, machine = facts.model_facts(directory), facts.machine_facts(home, environ)
-        chosen = choice.choose(wanted.asked, model, machine)
-        terms = choice.terms(chosen, wanted.asked, model, machine)
+        chosen = choice.choose(asked, model, machine)
+        terms = choice.terms(chosen, asked, model, machine)
     except (ChoiceError, ValueError) as error:
         raise ModelUnavailable(str(error)) from error
     directory = models.prepare(directory, chosen.engine, environ, terms.quantize)
     options = _options(wanted, chosen, terms, directory, on_cpu=not machine.gpus)
+    if wanted.adapters:
+        found = adapters.locate(wanted.adapters, environ)
+        options = replace(
+            options, adapters=json.dumps(found), max_loras=wanted.max_loras, max_lora_rank=wanted.max_lora_rank
+        )
     lines = terms.lines
     if chosen.engine == "openvino":
         draft = wanted.draft_model and str(models.resolve(wanted.draft_model, "", environ, terms.quantize))
@@ -106,6 +122,8 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
 
 def _options(wanted: Wanted, chosen: Choice, terms: Terms, directory: Path, *, on_cpu: bool) -> EngineOptions:
     batched = wanted.max_batched_tokens
+    if batched == 0 and (on_cpu or chosen.engine != "vllm"):
+        batched = BATCHED_TOKENS
     if wanted.most_batched_tokens_on_cpu and (on_cpu or chosen.engine == "openvino"):
         batched = min(batched, wanted.most_batched_tokens_on_cpu)
     return EngineOptions(

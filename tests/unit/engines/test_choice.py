@@ -75,6 +75,9 @@ CHOICES: list[tuple[ModelFacts, MachineFacts, Asked, str, str]] = [
     (LLAMA, LAPTOP, Asked(engine="vllm", engine_given="option.rolling_batch=vllm", if_installed=True), "openvino",
      "a model of type llama on a machine without a GPU; option.rolling_batch=vllm can't be had: vLLM is not installed"),
     (LLAMA, ALL, Asked(engine="vllm", engine_given="option.rolling_batch=vllm", if_installed=True), "vllm", "option.rolling_batch=vllm"),
+    # Adapters are vllm's alone.
+    (LLAMA, ALL, Asked(adapters=("sql",)), "vllm", "LoRA adapters (sql), which only vllm has"),
+    (BOTH, GPU, Asked(adapters=("a", "b", "c", "d", "e")), "vllm", "LoRA adapters (a, b, c and 2 more), which only vllm has"),
 ]  # fmt: skip
 
 
@@ -106,6 +109,15 @@ REFUSALS: list[tuple[ModelFacts, MachineFacts, Asked, str]] = [
     (LLAMA, GPU_BARE, Asked(tensor_parallel=2), "tensor parallel degree 2 needs vLLM: vLLM is not installed"),
     (T5, FOUR, Asked(tensor_parallel=2), "tensor parallel degree 2 needs vLLM: vLLM runs no encoder-decoder"),
     (LLAMA, FOUR, replace(forced("transformers"), tensor_parallel=2), "needs vLLM, and PENSTOCK_ENGINE=transformers asks for another"),
+    (LLAMA, LAPTOP, Asked(adapters=("sql",)), "/m (LoRA adapters (sql), which only vllm has): vLLM is not installed: make an environment"),
+    (IR, ALL, Asked(adapters=("sql",)), "the vllm engine needs the model's PyTorch weights, and only an OpenVINO model is there"),
+    (T5, ALL, Asked(adapters=("sql",)), "vLLM runs no encoder-decoder models"),
+    (LLAMA, ALL, replace(forced("openvino"), adapters=("sql",)),
+     "PENSTOCK_ENGINE=openvino can't serve /m: the openvino engine has no LoRA adapters (sql), and vllm has: leave the choice to Penstock"),
+    (LLAMA, LAPTOP, replace(forced("openvino"), adapters=("sql",)), "and vllm has: make an environment for it with `python3 scripts/"),
+    (LLAMA, ALL, replace(forced("transformers"), adapters=("sql",)), "the transformers engine has no LoRA adapters (sql)"),
+    (LLAMA, LAPTOP, Asked(engine="vllm", engine_given="option.rolling_batch=vllm", if_installed=True, adapters=("sql",)),
+     "no engine here can serve /m (LoRA adapters (sql), which only vllm has): vLLM is not installed"),
 ]  # fmt: skip
 
 

@@ -57,6 +57,12 @@ def test_what_is_not_said_is_left_to_vllm_on_an_accelerator(model: Path) -> None
     assert given["skip_tokenizer_init"] is True, "there is no tokenizer.json"
 
 
+def test_tokens_in_a_step_may_be_left_to_vllm(model: Path) -> None:
+    assert "max_num_batched_tokens" not in arguments(EngineOptions(model=model, max_batched_tokens=0), GPU)
+    many = EngineOptions(model=model, max_batched_tokens=0, max_batch_size=5000)
+    assert arguments(many, GPU)["max_num_batched_tokens"] == 5000, "its own number may be too small"
+
+
 def test_a_processor_starts_without_compiling_and_with_a_bounded_cache(model: Path) -> None:
     given = arguments(EngineOptions(model=model), CPU)
     assert given["enforce_eager"] is True
@@ -157,3 +163,12 @@ def test_nothing_phones_home_and_ranks_share_the_cores() -> None:
 def test_its_complaints_become_one_line(said: str, meant: str) -> None:
     assert explain(RuntimeError(said)) == meant
     assert explain(KeyError("weight")) == "KeyError('weight')"
+
+
+def test_adapters_in_one_step_and_their_rank_are_bounded_by_the_user(model: Path, tmp_path: Path) -> None:
+    named = json.dumps({f"a{n}": adapter(tmp_path / f"a{n}", 9 + n) for n in range(5)})
+    given = arguments(EngineOptions(model=model, adapters=named, max_loras=2, max_lora_rank=64), GPU)
+    assert (given["max_loras"], given["max_cpu_loras"], given["max_lora_rank"]) == (2, 5, 16)
+    assert arguments(EngineOptions(model=model, adapters=named, max_loras=2), CPU)["max_loras"] == 6
+    with pytest.raises(LoadError, match="adapter a4 has rank 13, and max_lora_rank is 12: raise it"):
+        arguments(EngineOptions(model=model, adapters=named, max_lora_rank=12), GPU)

@@ -41,9 +41,13 @@ class Scripted:
     load = (0, 0)
 
     def __init__(
-        self, ids: Sequence[int], end: FinishReason | EngineGone = "length", features: tuple[Feature, ...] = ()
+        self,
+        ids: Sequence[int],
+        end: FinishReason | EngineGone = "length",
+        features: tuple[Feature, ...] = (),
+        adapters: tuple[str, ...] = (),
     ) -> None:
-        self.info = EngineInfo("scripted", "cpu", "torch.float32", 100, (END_ID,), 8, features)
+        self.info = EngineInfo("scripted", "cpu", "torch.float32", 100, (END_ID,), 8, features, adapters)
         self.ids = ids
         self.end = end
         self.closed_after: int | None = None

@@ -13,6 +13,7 @@ from penstock.engines import apart
 from penstock.engines.choice import Asked
 from penstock.engines.tokenizer import TokenizerError
 from penstock.servers import models, textmodel
+from penstock.servers.adapters import listed
 from penstock.servers.models import ModelUnavailable
 from penstock.servers.textmodel import Wanted
 
@@ -76,6 +77,63 @@ def test_the_next_engine_serves_where_there_is_no_converter(
 def test_steps_are_short_on_a_processor(on_cpu: int, batched: int, llama: Path, environ: dict[str, str]) -> None:
     wanted = Wanted(model_id=str(llama), max_batched_tokens=4096, most_batched_tokens_on_cpu=on_cpu)
     assert textmodel.plan(wanted, environ).options.max_batched_tokens == batched
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpus", "given", "batched"),
+    [
+        ("vllm", 1, 0, 0),
+        ("vllm", 1, 4096, 4096),
+        ("vllm", 0, 0, 512),
+        ("vllm", 0, 4096, 512),
+        ("transformers", 1, 0, 512),
+        ("transformers", 0, 0, 512),
+    ],
+)
+def test_tokens_in_a_step_where_nobody_says_a_number(
+    engine: str, gpus: int, given: int, batched: int, llama: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    if gpus:
+        environ["PATH"], environ["CUDA_VISIBLE_DEVICES"] = str(tmp_path), "0"
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: H100'\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    wanted = Wanted(model_id=str(llama), asked=forced(engine), max_batched_tokens=given, most_batched_tokens_on_cpu=512)
+    assert textmodel.plan(wanted, environ).options.max_batched_tokens == batched
+
+
+def adapter(directory: Path) -> Path:
+    directory.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (directory / name).write_text("{}")
+    return directory
+
+
+def test_adapters_choose_the_engine_and_reach_it(llama: Path, tmp_path: Path, environ: dict[str, str]) -> None:
+    sql, chat = adapter(tmp_path / "sql"), adapter(tmp_path / "chat")
+    wanted = Wanted(model_id=str(llama), adapters=listed(f"sql={sql},chat={chat}"), max_loras=3, max_lora_rank=32)
+    found = textmodel.plan(wanted, environ)
+    assert found.choice.engine == "vllm"
+    assert json.loads(found.options.adapters) == {"sql": str(sql), "chat": str(chat)}
+    assert (found.options.max_loras, found.options.max_lora_rank) == (3, 32)
+    plain = textmodel.plan(Wanted(model_id=str(llama)), environ)
+    assert (plain.choice.engine, plain.options.adapters) == ("transformers", "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (Asked(), "LoRA adapters (sql), which only vllm has): vLLM is not installed: make an environment"),
+        (forced("transformers"), "the transformers engine has no LoRA adapters (sql), and vllm has"),
+    ],
+)
+def test_adapters_are_never_left_out(
+    asked: Asked, reason: str, llama: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    (tmp_path / "engines/vllm/bin/python").unlink()
+    wanted = Wanted(model_id=str(llama), asked=asked, adapters=listed(f"sql={adapter(tmp_path / 'sql')}"))
+    with pytest.raises(ModelUnavailable) as caught:
+        textmodel.plan(wanted, environ)
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize(

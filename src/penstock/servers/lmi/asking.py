@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from penstock.servers.lmi.formatters import Make
 from penstock.servers.lmi.laterformatters import Json3p, JsonLines3p
 from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
 from penstock.servers.lmi.requests import Invocation
-from penstock.servers.lmi.settings import LATER_FORMATTERS, ModelSettings
+from penstock.servers.lmi.settings import ADAPTERS, LATER_FORMATTERS, ModelSettings
 
 ADAPTER = "X-Amzn-SageMaker-Adapter-Identifier"
 MODEL_NAME = "lmi"
@@ -35,14 +35,19 @@ class Ask:
     parameters: TextParameters
     formatter: Make
     special: bool = True
+    model: str = ""
+    """What OpenAI's request calls it."""
 
 
-def read(request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
-    """Raises BadInput."""
+def read(
+    request: Invocation, settings: ModelSettings, template: ChatTemplate | None, adapters: Collection[str] = ()
+) -> Ask:
+    """`adapters` are those that OpenAI's `model` may name, from 0.34 on. Raises BadInput."""
     ask = _read(request, settings, template)
-    if adapter := _adapter(request) if settings.version >= (0, 28) else "":
-        return replace(ask, parameters=replace(ask.parameters, adapter=adapter))
-    return ask
+    adapter = _adapter(request) if settings.version >= ADAPTERS else ""
+    if not adapter and settings.version >= (0, 34) and ask.model in adapters:
+        adapter = ask.model
+    return replace(ask, parameters=replace(ask.parameters, adapter=adapter)) if adapter else ask
 
 
 def _adapter(request: Invocation) -> str:
@@ -142,7 +147,7 @@ def _chat(body: Mapping[str, Any], request: Invocation, settings: ModelSettings,
     formatter = levels.chat(
         completion, stream=asked.stream, events=request.openai or settings.output_formatter in ("sse", "sse_chat")
     )
-    return Ask(chat.prompt(template, asked), asked.parameters, formatter, special=False)
+    return Ask(chat.prompt(template, asked), asked.parameters, formatter, special=False, model=asked.model)
 
 
 def _prompt(body: Mapping[str, Any], settings: ModelSettings) -> Ask:
@@ -152,11 +157,13 @@ def _prompt(body: Mapping[str, Any], settings: ModelSettings) -> Ask:
         raise BadInput("logprobs is not supported with a prompt: send inputs with details")
     if not (prompt := given.text("prompt", "")):
         raise BadInput("prompt must be a string that is not empty: send a request for each")
-    completion = _completion("cmpl", given.text("model", ""), settings, include_usage=chat.wants_usage(body))
+    model = given.text("model", "")
+    completion = _completion("cmpl", model, settings, include_usage=chat.wants_usage(body))
     asked = replace(
         chat.sampling(given, given.whole("max_tokens", 16, least=1)),
         return_full_text=given.flag("echo", False),
         grammar=chat.response_grammar(body),
     )
     events = settings.output_formatter == "sse"
-    return Ask(prompt, asked, levels.text_completion(completion, stream=given.flag("stream", False), events=events))
+    formatter = levels.text_completion(completion, stream=given.flag("stream", False), events=events)
+    return Ask(prompt, asked, formatter, model=model)

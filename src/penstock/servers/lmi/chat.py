@@ -22,7 +22,7 @@ UNBOUNDED = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
-    """A checked request. `model` is only echoed: a server's endpoint has one."""
+    """A checked request. `model` is echoed, and may name an adapter."""
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...]

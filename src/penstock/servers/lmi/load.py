@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from penstock.engines.base import EngineError
 from penstock.engines.chattemplate import ChatTemplate, TemplateError
 from penstock.engines.tokenizer import TextTokenizer, TokenizerError
-from penstock.servers import models, textmodel
+from penstock.servers import adapters, models, textmodel
+from penstock.servers.adapters import Adapter
 from penstock.servers.generation import Generation
 from penstock.servers.lmi import requirements
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
@@ -84,6 +85,9 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         max_batch_size=settings.max_rolling_batch_size,
         max_batched_tokens=settings.max_rolling_batch_prefill_tokens,
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
+        adapters=await asyncio.to_thread(_adapters, settings, environ),
+        max_loras=settings.max_loras,
+        max_lora_rank=settings.max_lora_rank,
     )
     sessions = _sessions(settings)
     loaded = await textmodel.load(wanted, environ, timeout_s=settings.model_loading_timeout_s)
@@ -99,6 +103,19 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         return RollingBatch(settings, generation, rng, sessions, template, host)
     kind = Stepped if settings.enable_streaming else WholeAnswer
     return kind(settings, generation, rng)
+
+
+def _adapters(settings: ModelSettings, environ: Mapping[str, str]) -> tuple[Adapter, ...]:
+    """Those that lie beside `serving.properties`, or in the model's own directory. Blocking. Raises ModelUnavailable."""
+    if not settings.enable_lora:
+        if (settings.directory / settings.adapters).is_dir():
+            log.warning("the folder %s is not read: option.enable_lora is not true", settings.adapters)
+        return ()
+    model = models.fetch(settings.model_id or str(settings.directory), settings.revision, environ)
+    found = adapters.beside((settings.directory.absolute(), model), settings.adapters)
+    if not found:
+        log.warning("option.enable_lora: the folder %s holds no adapters, so there are none", settings.adapters)
+    return found
 
 
 async def _formatters(settings: ModelSettings, environ: Mapping[str, str]) -> FormatterHost | None:

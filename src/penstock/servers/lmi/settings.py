@@ -28,6 +28,8 @@ QUANTIZERS = (
     "int8_sym", "int8_asym", "int4_sym", "int4_asym",
 )  # fmt: skip
 DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
+ADAPTERS = (0, 27)
+"""The version from which on there are LoRA adapters."""
 
 _FROM_TGI = {
     "HF_MODEL_QUANTIZE": "quantize",
@@ -94,8 +96,8 @@ class ModelSettings:
     rolling_batch: str = ""
     """Empty where rolling batch is off."""
     max_rolling_batch_size: int = 32
-    max_rolling_batch_prefill_tokens: int = 512
-    """AWS's default is 1088; less holds running streams up less while a long prompt is read."""
+    max_rolling_batch_prefill_tokens: int = 0
+    """0 where it is not given. AWS's default is 1088; less holds running streams up less while a long prompt is read."""
     output_formatter: str = ""
     enable_streaming: bool = False
     tgi_compat: bool = False
@@ -115,6 +117,12 @@ class ModelSettings:
     max_model_len: int = 0
     """Tokens of prompt and answer together. 0 follows the model."""
     trust_remote_code: bool = False
+    enable_lora: bool = False
+    adapters: str = "adapters"
+    """The folder of the model's directory that holds LoRA adapters."""
+    max_loras: int = 4
+    max_lora_rank: int = 0
+    """0 follows the adapters."""
     engine_forced: str = ""
     """What PENSTOCK_ENGINE says: it comes before `engine` and `rolling_batch`."""
     requirements_warn_only: bool = False
@@ -217,7 +225,7 @@ def build(
         formatters=_formatters(options, directory),
         rolling_batch=rolling_batch,
         max_rolling_batch_size=number.option("max_rolling_batch_size", 32),
-        max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 512),
+        max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 0),
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
         tgi_compat=version >= (0, 28) and options.get("tgi_compat", "false").lower() == "true",
@@ -234,6 +242,10 @@ def build(
         else number.option("tensor_parallel_degree", 1),
         max_model_len=number.option("max_model_len", 0),
         trust_remote_code=options.get("trust_remote_code", "false").lower() == "true",
+        enable_lora=options.get("enable_lora", "false").lower() == "true",
+        adapters=options.get("adapters") or "adapters",
+        max_loras=number.option("max_loras", 4),
+        max_lora_rank=number.option("max_lora_rank", 0),
         engine_forced=environ.get("PENSTOCK_ENGINE", "").strip(),
         requirements_warn_only=options.get("requirements_warn_only", "false").lower() == "true",
     )
@@ -403,7 +415,17 @@ def _complete(settings: ModelSettings) -> ModelSettings:
         changes["rolling_batch"] = "auto"
     elif settings.formatters and not settings.rolling_batch:
         raise SettingsError("the formatters of model.py need option.rolling_batch: set it to auto")
+    _check_lora(settings, rolling_batch=bool(settings.rolling_batch or "rolling_batch" in changes))
     return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _check_lora(settings: ModelSettings, *, rolling_batch: bool) -> None:
+    if not settings.enable_lora or settings.entry_point:  # a handler does with it what it likes
+        return
+    if settings.version < ADAPTERS:
+        raise SettingsError("option.enable_lora needs LMI 0.27 or later: deploy it with the image of such a version")
+    if not rolling_batch:
+        raise SettingsError("option.enable_lora needs option.rolling_batch: set it to auto")
 
 
 def _batches_by_hand(settings: ModelSettings) -> bool:

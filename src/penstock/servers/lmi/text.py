@@ -67,8 +67,8 @@ class TextModel:
         """The engine's rules; the answer is cut to what the model's positions allow."""
         self._refuse_what_the_engine_lacks(given)
         told = "top_n_tokens" in self.generation.engine.info.features
-        if given.adapter and "adapters" not in self.generation.engine.info.features:
-            raise BadInput(f"Adapter {given.adapter} is not registered: this model's engine has no adapters")
+        if given.adapter and given.adapter not in self.generation.engine.info.adapters:
+            raise BadInput(self._not_registered(given.adapter))
         if given.grammar is not None and "grammar" not in self.generation.engine.info.features:
             raise BadInput("this model's engine can't hold an answer to a JSON schema: leave out what asks for one")
         wanted = given.max_new_tokens or max(1, given.max_length - len(prompt))
@@ -89,6 +89,13 @@ class TextModel:
             typical_p=given.typical_p,
             top_n_tokens=given.top_n_tokens or (given.top_logprobs if told else 0),
         )
+
+    def _not_registered(self, adapter: str) -> str:
+        """In the original's words."""
+        if self.settings.version < (0, 34):
+            return f"Adapter {adapter} is not registered"
+        known = list(self.generation.engine.info.adapters)
+        return f"Input parsing failed: LoRA adapter {adapter} not found in registry. Available adapters: {known}"
 
     def _refuse_what_the_engine_lacks(self, given: TextParameters) -> None:
         """Raises BadInput rather than answer as if a parameter had not been there."""
@@ -138,7 +145,8 @@ class RollingBatch(TextModel):
                 return reply
             if writer is not None:
                 request = await writer.read(request)
-            ask = asking.read(request, self.settings, self.template or self.generation.tokenizer.chat_template)
+            template = self.template or self.generation.tokenizer.chat_template
+            ask = asking.read(request, self.settings, template, self.generation.engine.info.adapters)
             prompt = await self.encode(ask.inputs, ask.parameters, special=ask.special)
             sampling = self.sampling(prompt, ask.parameters)
         except BadInput as error:

@@ -33,8 +33,6 @@ from penstock.servers.unavailable import ModelUnavailable
 log = logging.getLogger(__name__)
 MOST_BATCHED_TOKENS = 512
 """However many MAX_BATCH_PREFILL_TOKENS allows, on a processor: a longer step would hold up the streams that are running."""
-BATCHED_TOKENS = 4096
-"""Where MAX_BATCH_PREFILL_TOKENS is not given."""
 
 
 def main() -> None:
@@ -108,10 +106,11 @@ def _wanted(settings: Settings) -> Wanted:
         asked=settings.asked,
         speculate=settings.speculate,
         max_batch_size=settings.max_batch_size or settings.max_concurrent_requests,
-        max_batched_tokens=settings.max_batch_prefill_tokens or BATCHED_TOKENS,
+        max_batched_tokens=settings.max_batch_prefill_tokens,
         most_batched_tokens_on_cpu=MOST_BATCHED_TOKENS,
         max_queue=settings.max_concurrent_requests + 1,
         prefix_cache=not settings.exact_prefill,
+        adapters=settings.adapters,
     )
 
 

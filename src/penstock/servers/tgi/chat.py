@@ -31,8 +31,8 @@ class Turn:
     using_tools: bool
 
 
-def turn(chat: ChatRequest, template: ChatTemplate | None, level: Level) -> Turn:
-    """Raises TgiError: the template's, or that of tools."""
+def turn(chat: ChatRequest, template: ChatTemplate | None, level: Level, adapter: str | None = None) -> Turn:
+    """`adapter` is the one that the request's `model` names. Raises TgiError: the template's, or that of tools."""
     if chat.response_format is not None and chat.tools is not None:
         raise ToolError("Grammar and tools are mutually exclusive")
     callable_ = () if chat.tools is None else tools.chosen(chat.tools, chat.tool_choice)
@@ -51,6 +51,7 @@ def turn(chat: ChatRequest, template: ChatTemplate | None, level: Level) -> Turn
         seed=chat.seed,
         top_n_tokens=chat.top_logprobs,
         grammar=grammar,
+        adapter_id=adapter,
     )
     return Turn(Request(inputs=prompt, parameters=parameters, stream=chat.stream, special=False), bool(callable_))
 
@@ -60,7 +61,9 @@ def without_tools(chat: ChatRequest) -> ChatRequest:
     return replace(chat, tools=None, response_format=None)
 
 
-def completions(given: CompletionRequest, level: Level, max_batch: int) -> tuple[Request, ...]:
+def completions(
+    given: CompletionRequest, level: Level, max_batch: int, adapter: str | None = None
+) -> tuple[Request, ...]:
     """One native request a prompt. Raises TgiError."""
     if given.suffix is not None:
         text = "Suffix is not supported and can be achieved by preprocessing the prompt."
@@ -79,6 +82,7 @@ def completions(given: CompletionRequest, level: Level, max_batch: int) -> tuple
         stop=given.stop,
         details=True,
         seed=given.seed,
+        adapter_id=adapter,
     )
     return tuple(Request(inputs=prompt, parameters=parameters, stream=given.stream) for prompt in given.prompts)
 

@@ -92,7 +92,7 @@ FLAGS = (
     Flag("ngrok-authtoken"),
     Flag("ngrok-edge"),
     Flag("tokenizer-config-path"),
-    Flag("lora-adapters"),
+    _same("lora-adapters", "text"),
     Flag("usage-stats", choices=("on", "off", "no-stack")),
     Flag("graceful-termination-timeout", "number"),
 )

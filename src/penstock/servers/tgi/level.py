@@ -93,6 +93,16 @@ class Level:
         return self.version >= (1, 4, 4)
 
     @property
+    def adapters(self) -> bool:
+        """LORA_ADAPTERS."""
+        return self.version >= (2, 1)
+
+    @property
+    def model_names_adapter(self) -> bool:
+        """Whether `model` in OpenAI's requests may name an adapter."""
+        return self.version >= (2, 2)
+
+    @property
     def chat_tokenize(self) -> bool:
         """`/chat_tokenize` and `/v1/models`."""
         return self.version >= (2, 3)

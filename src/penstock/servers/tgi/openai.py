@@ -90,7 +90,8 @@ class OpenAi:
     def turn(self, chat: ChatRequest) -> Turn:
         """The native request that a conversation is. Raises TgiError."""
         try:
-            return turn(chat, self._service.generation.tokenizer.chat_template, self._service.settings.level)
+            template, level = self._service.generation.tokenizer.chat_template, self._service.settings.level
+            return turn(chat, template, level, self._adapter(chat.model))
         except TgiError as error:
             raise self._service.refused(error) from error.__cause__
 
@@ -162,9 +163,14 @@ class OpenAi:
     def _completions(self, given: CompletionRequest) -> tuple[Request, ...]:
         settings = self._service.settings
         try:
-            return completions(given, settings.level, settings.max_client_batch_size)
+            return completions(given, settings.level, settings.max_client_batch_size, self._adapter(given.model))
         except TgiError as error:
             raise self._service.refused(error) from None
+
+    def _adapter(self, model: str | None) -> str | None:
+        """The adapter that `model` names. A name of none means the model itself, as in the original."""
+        known = self._service.generation.engine.info.adapters
+        return model if self._service.settings.level.model_names_adapter and model in known else None
 
     def _stamp(self, model: str | None) -> Stamp:
         """`model` as the client named it; its own name for nobody's, and for `tgi`."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from penstock.engines.choice import Asked
 from penstock.engines.facts import visible_devices
+from penstock.servers import adapters
+from penstock.servers.adapters import Adapter
 from penstock.servers.tgi.level import Level
 
 
@@ -27,6 +29,7 @@ class Settings:
     asked: Asked = field(default_factory=Asked)
     """What bears on the choice of an engine."""
     speculate: int = 0
+    adapters: tuple[Adapter, ...] = ()
     max_concurrent_requests: int = 128
     max_best_of: int = 2
     max_stop_sequences: int = 4
@@ -93,6 +96,7 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
         revision=environ.get("HF_MODEL_REVISION", ""),
         asked=_asked(environ, reader, 0 if derived else 2048),
         speculate=reader.number("SPECULATE", 0),
+        adapters=_adapters(environ, level),
         max_concurrent_requests=reader.number("MAX_CONCURRENT_REQUESTS", 128),
         max_best_of=reader.number("MAX_BEST_OF", 2),
         max_stop_sequences=reader.number("MAX_STOP_SEQUENCES", 4),
@@ -179,6 +183,16 @@ def _asked(environ: Mapping[str, str], reader: _Reader, max_total_tokens: int) -
         max_length=reader.number("MAX_TOTAL_TOKENS", max_total_tokens),
         trust_remote_code=reader.flag("HF_MODEL_TRUST_REMOTE_CODE") or reader.flag("TRUST_REMOTE_CODE"),
     )
+
+
+def _adapters(environ: Mapping[str, str], level: Level) -> tuple[Adapter, ...]:
+    given = environ.get("LORA_ADAPTERS", "")
+    if given.strip() and not level.adapters:
+        raise SettingsError(f"LORA_ADAPTERS needs level 2.1.0 or later, and this server speaks {level}")
+    try:
+        return adapters.listed(given)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _shards(environ: Mapping[str, str], reader: _Reader) -> int:

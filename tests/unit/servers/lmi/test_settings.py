@@ -50,7 +50,7 @@ def test_the_blogs_file(tmp_path: Path) -> None:
 def test_the_defaults(tmp_path: Path) -> None:
     found = read(tmp_path, "option.model_id=x/y")
     assert (found.job_queue_size, found.batch_size, found.max_batch_delay_ms) == (1000, 1, 100)
-    assert (found.max_rolling_batch_size, found.max_rolling_batch_prefill_tokens) == (32, 512)
+    assert (found.max_rolling_batch_size, found.max_rolling_batch_prefill_tokens) == (32, 0)
     assert (found.rolling_batch, found.output_formatter, found.enable_streaming) == ("", "", False)
     assert (found.predict_timeout_s, found.model_loading_timeout_s, found.chunk_timeout_s) == (240, 1200, 120)
     assert (found.retry_threshold, found.handler, found.engine) == (10, "handle", "Python")
@@ -256,3 +256,33 @@ def test_what_bears_on_the_choice_of_an_engine(
     lines: str, environ: dict[str, str], expected: Asked, tmp_path: Path
 ) -> None:
     assert read(tmp_path, f"option.model_id=a/b\n{lines}", environ).asked == expected
+
+
+def test_adapters(tmp_path: Path) -> None:
+    found = read(tmp_path, "option.model_id=a/b", version="0.36.0")
+    assert (found.enable_lora, found.adapters, found.max_loras, found.max_lora_rank) == (False, "adapters", 4, 0)
+    lines = "option.enable_lora=True\noption.adapters=mine\noption.max_loras=2\noption.max_lora_rank=64"
+    found = read(tmp_path, f"option.model_id=a/b\n{lines}", version="0.28.0")
+    assert (found.enable_lora, found.adapters, found.max_loras, found.max_lora_rank) == (True, "mine", 2, 64)
+    found = read(tmp_path, "option.model_id=a/b", {"OPTION_ENABLE_LORA": "true"}, "0.36.0")
+    assert found.enable_lora
+
+
+@pytest.mark.parametrize(
+    ("more", "version", "reason"),
+    [
+        ("", "0.26.0", "option.enable_lora needs LMI 0.27 or later"),
+        ("", "0.27.0", "option.enable_lora needs option.rolling_batch: set it to auto"),
+        ("option.rolling_batch=disable", "0.29.0", "option.enable_lora needs option.rolling_batch"),
+        ("option.max_loras=0", "0.36.0", "option.max_loras must be a whole number above 0"),
+        ("option.max_lora_rank=big", "0.36.0", "option.max_lora_rank must be a whole number above 0"),
+    ],
+)
+def test_adapters_that_no_request_could_name_are_refused(more: str, version: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        read(tmp_path, f"option.model_id=a/b\noption.enable_lora=true\n{more}", version=version)
+
+
+def test_a_handler_does_with_adapters_what_it_likes(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("def handle(inputs): ...")
+    assert read(tmp_path, "option.enable_lora=true", version="0.23.0").options["enable_lora"] == "true"

@@ -12,8 +12,10 @@ from typing import Any, cast
 import pytest
 
 from penstock.engines.base import Feature, Sampling
+from penstock.engines.chattemplate import ChatTemplate
 from penstock.engines.tokenizer import TextTokenizer
 from penstock.servers.generation import Generation, Prefill, TextToken
+from penstock.servers.lmi import asking
 from penstock.servers.lmi.errors import StreamBroken, Untranslatable
 from penstock.servers.lmi.formatters import Asked, Json28, JsonLines28, Make
 from penstock.servers.lmi.replies import Reply
@@ -64,17 +66,23 @@ ABLE: tuple[Feature, ...] = ("prompt_logprobs", "typical_p", "top_n_tokens")
 
 
 async def answered(
-    tiny_model: Path, body: dict[str, Any], features: tuple[Feature, ...], version: tuple[int, int] = (0, 29)
+    tiny_model: Path,
+    body: dict[str, Any],
+    features: tuple[Feature, ...],
+    version: tuple[int, int] = (0, 29),
+    adapters: tuple[str, ...] = (),
+    header: str = "",
 ) -> tuple[Sampling | None, Reply]:
-    """What the engine was asked for a body, and the answer."""
+    """What the engine was asked for a body, and the answer. `header` names an adapter."""
     tokenizer = TextTokenizer.load(tiny_model)
-    engine = Scripted(tokenizer.encode(" one two"), features=features)
+    engine = Scripted(tokenizer.encode(" one two"), features=features, adapters=adapters)
     settings = ModelSettings(name="m", directory=Path(), version=version, rolling_batch="auto")
     model = RollingBatch(settings, Generation(tokenizer, engine), random.Random(1))
     data = json.dumps({"inputs": " zero", **body}).encode()
-    if "messages" in body:
+    if "messages" in body or "prompt" in body:
         data = json.dumps(body).encode()
-    reply = await model.predict(Invocation((("Content-Type", "application/json"),), (("data", data),)))
+    headers = (("Content-Type", "application/json"), *(((asking.ADAPTER, header),) if header else ()))
+    reply = await model.predict(Invocation(headers, (("data", data),)))
     return engine.asked, reply
 
 
@@ -138,3 +146,65 @@ async def test_top_logprobs_of_a_chat_are_as_many_as_the_engine_tells(
     _, reply = await answered(tiny_model, chat, features, version)
     first = json.loads(cast(bytes, reply.body))["choices"][0]["logprobs"]["content"][0]
     assert [top["token"] for top in first["top_logprobs"]] == texts
+
+
+TURN = [{"role": "user", "content": "one"}]
+ECHO = "{{ messages[-1]['content'] }}"
+BOTH = ("sql", "chat")
+
+
+@pytest.mark.parametrize(
+    ("body", "version", "header", "adapter"),
+    [
+        ({}, (0, 36), "", ""),
+        ({"adapters": "sql"}, (0, 27), "", "sql"),
+        ({"adapters": ["chat"]}, (0, 29), "", "chat"),
+        ({"adapters": "sql"}, (0, 36), "chat", "chat"),
+        ({"adapters": "sql"}, (0, 26), "", ""),
+        ({"prompt": "one", "model": "sql"}, (0, 36), "", "sql"),
+        ({"prompt": "one", "model": "sql"}, (0, 36), "chat", "chat"),
+        ({"prompt": "one", "model": "lmi"}, (0, 36), "", ""),
+        ({"prompt": "one", "model": "sql"}, (0, 33), "", ""),
+    ],
+)
+async def test_which_adapter_answers(
+    tiny_model: Path, body: dict[str, Any], version: tuple[int, int], header: str, adapter: str
+) -> None:
+    body = {"parameters": {"max_new_tokens": 2}, "max_tokens": 2, **body}
+    sampling, reply = await answered(tiny_model, body, ("adapters",), version, BOTH, header)
+    assert reply.status == 200, reply.body
+    assert sampling is not None
+    assert sampling.adapter == adapter
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "error"),
+    [
+        ((0, 29), BOTH, "Adapter mine is not registered"),
+        ((0, 33), (), "Adapter mine is not registered"),
+        ((0, 36), BOTH, "LoRA adapter mine not found in registry. Available adapters: ['sql', 'chat']"),
+        ((0, 36), (), "LoRA adapter mine not found in registry. Available adapters: []"),
+    ],
+)
+async def test_an_adapter_that_is_not_there_is_told_in_the_originals_words(
+    tiny_model: Path, version: tuple[int, int], known: tuple[str, ...], error: str
+) -> None:
+    sampling, reply = await answered(tiny_model, {}, (), version, known, "mine")
+    assert sampling is None
+    assert reply.status == 424
+    prefix = "Input parsing failed: " if version >= (0, 34) else ""
+    assert json.loads(cast(bytes, reply.body)) == {"code": 424, "error": prefix + error}
+
+
+async def test_a_chats_model_may_be_an_adapter(tiny_model: Path) -> None:
+    tokenizer = TextTokenizer.load(tiny_model)
+    engine = Scripted(tokenizer.encode(" one two"), features=("adapters",), adapters=BOTH)
+    settings = ModelSettings(name="m", directory=Path(), version=(0, 36), rolling_batch="auto")
+    template = ChatTemplate(ECHO, {})
+    model = RollingBatch(settings, Generation(tokenizer, engine), random.Random(1), template=template)
+    for name, adapter in (("chat", "chat"), ("gpt", "")):
+        data = json.dumps({"messages": TURN, "model": name, "max_tokens": 2}).encode()
+        reply = await model.predict(Invocation((("Content-Type", "application/json"),), (("data", data),)))
+        assert json.loads(cast(bytes, reply.body))["model"] == name
+        assert engine.asked is not None
+        assert engine.asked.adapter == adapter

@@ -54,10 +54,12 @@ def test_what_the_server_makes_of_it() -> None:
         "--disable-grammar-support",
         "--quantize=gptq",
         "--speculate=3",
+        "--lora-adapters=sql=/a",
     )
     read = settings.read(given(*flags), "3.3.7")
     assert (read.model_id, read.max_total_tokens, read.api_key, read.disable_grammar_support) == ("/m", 99, "k", True)
     assert (read.asked.quantize, read.speculate) == ("gptq", 3)
+    assert [adapter.name for adapter in read.adapters] == ["sql"]
 
 
 @pytest.mark.parametrize("arguments", [["--port=x"], ["--dtype=int3"], ["--max-best"], ["--sharded"], ["--nothing=1"]])

@@ -61,6 +61,12 @@ def test_the_blogs_environment() -> None:
         ({**MODEL, "MAX_INPUT_LENGTH": "1", "MAX_INPUT_TOKENS": "1"}, "3.3.7", "Please define only one of them"),
         ({**MODEL, "MAX_BEST_OF": "two"}, "1.0.3", "invalid value 'two' for MAX_BEST_OF"),
         ({**MODEL, "WAITING_SERVED_RATIO": "x"}, "1.0.3", "invalid value 'x' for WAITING_SERVED_RATIO"),
+        ({**MODEL, "LORA_ADAPTERS": "a,b=c=d"}, "3.3.7", "Invalid LoRA adapter format: b=c=d"),
+        (
+            {**MODEL, "LORA_ADAPTERS": "a"},
+            "2.0.4",
+            "LORA_ADAPTERS needs level 2.1.0 or later, and this server speaks 2.0.4",
+        ),
         ({**MODEL, "DTYPE": "int3"}, "1.0.3", "invalid value 'int3' for DTYPE"),
     ],
 )
@@ -113,3 +119,12 @@ def test_from_3_0_the_longest_sequence_follows_the_model_unless_it_is_given() ->
 def test_an_encoder_decoder_has_another_tag() -> None:
     settings = read(MODEL, "").within(512, encoder_decoder=True)
     assert settings.pipeline_tag == "text2text-generation"
+
+
+def test_adapters() -> None:
+    assert read(MODEL, "3.3.7").adapters == ()
+    found = read({**MODEL, "LORA_ADAPTERS": "org/sql@v2,chat=/opt/ml/model/chat"}, "2.1.0").adapters
+    assert [(each.name, each.source, each.revision) for each in found] == [
+        ("org/sql", "org/sql", "v2"),
+        ("chat", "/opt/ml/model/chat", ""),
+    ]

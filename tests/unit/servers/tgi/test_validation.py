@@ -159,6 +159,7 @@ ABLE: tuple[Feature, ...] = ("prompt_logprobs", "typical_p", "watermark", "top_n
         ({"top_n_tokens": 5}, {"top_n_tokens": 5}),
         ({"top_n_tokens": 0}, {"top_n_tokens": 0}),
         ({"adapter_id": "mine"}, {"adapter": "mine"}),
+        ({"adapter_id": ""}, {"adapter": ""}),
         ({"decoder_input_details": True}, {"prompt_logprobs": True}),
         ({}, {"typical_p": 1.0, "watermark": False, "top_n_tokens": 0, "adapter": "", "prompt_logprobs": False}),
     ],
@@ -166,9 +167,17 @@ ABLE: tuple[Feature, ...] = ("prompt_logprobs", "typical_p", "watermark", "top_n
 async def test_what_an_able_engine_is_told(
     generation: Generation, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    able = Generation(generation.tokenizer, Scripted([], features=ABLE))
+    able = Generation(generation.tokenizer, Scripted([], features=ABLE, adapters=("mine", "yours")))
     valid = await validate(request_of(**given), SETTINGS, able, random.Random(1))
     assert {name: getattr(valid.sampling, name) for name in expected} == expected
+
+
+async def test_an_adapter_that_is_not_there_is_refused(generation: Generation) -> None:
+    able = Generation(generation.tokenizer, Scripted([], features=ABLE, adapters=("mine", "yours")))
+    with pytest.raises(ValidationError) as caught:
+        await validate(request_of(adapter_id="ours"), SETTINGS, able, random.Random(1))
+    text = "`adapter_id` must be one of LORA_ADAPTERS: mine, yours. Given: ours"
+    assert caught.value.text == "Input validation error: " + text
 
 
 async def test_prompt_logprobs_are_refused_where_they_would_be_given_and_the_engine_has_none(

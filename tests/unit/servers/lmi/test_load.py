@@ -1,0 +1,48 @@
+"""Where a model's adapters are looked for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from penstock.servers.lmi import load
+from penstock.servers.lmi.settings import ModelSettings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ModelSettings:
+    """A model in one directory and its `serving.properties` in another, with adapters in both."""
+    for folder in ("served/adapters/sql", "weights/adapters/chat", "weights/mine/other"):
+        (tmp_path / folder).mkdir(parents=True)
+    return ModelSettings(
+        name="m", directory=tmp_path / "served", model_id=str(tmp_path / "weights"), version=(0, 36), enable_lora=True
+    )
+
+
+def test_adapters_lie_beside_the_settings_or_the_model(settings: ModelSettings, tmp_path: Path) -> None:
+    found = load._adapters(settings, {})
+    assert [(each.name, each.source) for each in found] == [
+        ("sql", str(tmp_path / "served/adapters/sql")),
+        ("chat", str(tmp_path / "weights/adapters/chat")),
+    ]
+    assert [each.name for each in load._adapters(replace(settings, adapters="mine"), {})] == ["other"]
+    alone = replace(settings, model_id="")
+    assert [each.name for each in load._adapters(alone, {})] == ["sql"], "one directory is read once"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"enable_lora": False}, "the folder adapters is not read: option.enable_lora is not true"),
+        ({"adapters": "none"}, "option.enable_lora: the folder none holds no adapters, so there are none"),
+    ],
+)
+def test_the_log_says_why_there_are_none(
+    settings: ModelSettings, changes: dict[str, bool | str], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert load._adapters(replace(settings, **changes), {}) == ()  # type: ignore[arg-type]
+    assert caplog.messages == [line]
