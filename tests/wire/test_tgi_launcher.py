@@ -15,7 +15,7 @@ def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_server_as_the_flags_say(tmp_path: Path, tiny_model: Path) -> None:
     flags = ["--model-id", str(tiny_model), "--max-best-of=5", "--max-input-tokens", "100", "--dtype", "float32"]
-    flags += ["--enable-prefill-logprobs", "--speculate=2"]
+    flags += ["--enable-prefill-logprobs", "--speculate=2", "--cuda-graphs=1"]
     with running(tmp_path, tmp_path, flags=flags, MAX_BEST_OF="3", MAX_STOP_SEQUENCES="7") as server:
         info = server.get("/info").json()
         assert (info["model_id"], info["version"]) == (str(tiny_model), "3.3.7")
@@ -23,7 +23,7 @@ def test_a_server_as_the_flags_say(tmp_path: Path, tiny_model: Path) -> None:
         parameters = {"decoder_input_details": True, "max_new_tokens": 1}
         details = server.ask({"inputs": " one", "parameters": parameters}, path="/generate").json()["details"]
         assert [item["text"] for item in details["prefill"]] == [" one"]
-        assert "--speculate changes nothing here" in server.log
+        assert "--cuda-graphs changes nothing here" in server.log
 
 
 def test_what_it_says_without_starting_anything() -> None:
