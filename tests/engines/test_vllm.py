@@ -153,7 +153,8 @@ async def test_it_says_what_it_can_do(engine: EngineProcess, oracle: Oracle) -> 
     assert engine.info.name == "vllm"
     assert engine.info.device == "cpu"
     assert engine.info.eos_token_ids == (END, oracle.end)
-    assert set(engine.info.features) == {"adapters", "grammar", "prompt_logprobs", "top_n_tokens"}
+    assert set(engine.info.features) == {"grammar", "prompt_logprobs", "top_n_tokens"}
+    assert engine.info.adapters == ("other",)
 
 
 async def test_many_at_once_are_as_each_alone(engine: EngineProcess, oracle: Oracle) -> None:
@@ -289,7 +290,7 @@ async def test_tgi_serves_the_adapters_that_its_settings_name(
         for name, said in (("tgi", texts[0]), ("other", texts[1])):
             asked = CompletionRequest(model=name, prompts=(text,), max_tokens=NEW_TOKENS, temperature=0.0)
             assert json.loads((await openai.complete(asked)).json)["choices"][0]["text"] == said
-        with pytest.raises(ValidationError, match="`adapter_id` must be one of LORA_ADAPTERS: other"):
+        with pytest.raises(ValidationError, match="`adapter_id` must be one of LORA_ADAPTERS, which names other"):
             await service.whole(Request(inputs=text, parameters=Parameters(max_new_tokens=1, adapter_id="nobody")))
     finally:
         await service.generation.engine.close()

@@ -24,6 +24,10 @@ from tests.waiting import until
             "`max_input_length` must be < `max_total_tokens`",
         ),
         ({"HF_MODEL_ID": "/opt/ml/model", "PENSTOCK_ENGINE": "steam"}, "there is no engine named steam"),
+        (
+            {"HF_MODEL_ID": "/opt/ml/model", "PENSTOCK_SERVER_VERSION": "3.3.7", "LORA_ADAPTERS": "sql=/opt/ml/sql"},
+            "(LoRA adapters (sql), which only vllm has): the vllm engine needs the model's PyTorch weights",
+        ),
         ({"HF_MODEL_ID": "/opt/ml/model", "PENSTOCK_SERVER_VERSION": "new"}, "PENSTOCK_SERVER_VERSION must be"),
     ],
 )

@@ -157,6 +157,14 @@ def test_an_adapter_that_is_not_there_is_told(server: Server) -> None:
     assert server.ask({"inputs": " one", "adapters": []}).status == 200
 
 
+def test_adapters_that_no_engine_here_has_fail_the_start(tmp_path: Path, tiny_model: Path) -> None:
+    directory = write_properties(tmp_path / "model", f"option.model_id={tiny_model}", "option.enable_lora=true")
+    (directory / "adapters/sql").mkdir(parents=True)
+    status, message, _ = failing(tmp_path, directory, PENSTOCK_SERVER_VERSION="0.36.0")
+    assert status != 0
+    assert "(LoRA adapters (sql), which only vllm has): the vllm engine needs the model's PyTorch weights" in message
+
+
 def test_workflows_are_models_under_another_name(bedrock: Server) -> None:
     assert bedrock.get("/workflows").json() == {"workflows": [{"workflowName": "model"}]}
     assert bedrock.get("/workflows/model").json()[0]["workflowName"] == "model"

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 FinishReason = Literal["length", "eos_token", "cancelled", "error", "refused"]
 """`refused`: the request itself asks for what can't be; `error`: it failed."""
 
-Feature = Literal["grammar", "prompt_logprobs", "typical_p", "watermark", "top_n_tokens", "adapters"]
+Feature = Literal["grammar", "prompt_logprobs", "typical_p", "watermark", "top_n_tokens"]
 """What not every engine can do. A front refuses what its engine lacks, in its contract's own words, before it submits anything."""
 
 

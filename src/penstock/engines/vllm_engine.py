@@ -57,8 +57,6 @@ class Vllm:
         features: list[Feature] = ["prompt_logprobs", "top_n_tokens"]
         if self._grammar_end is not None:
             features.append("grammar")
-        if self._adapters:
-            features.append("adapters")
         self.info = EngineInfo(
             name="vllm",
             device=machine.device,

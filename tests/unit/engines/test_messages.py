@@ -16,6 +16,7 @@ ALL: list[Message] = [
     PromptLogprobs(3, (-1.0, -2.5)),
     Finish(3, "error", "wörds"),
     EngineInfo("openvino", "cpu", "torch.float32", 2048, (0, 2), 64),
+    EngineInfo("vllm", "cuda", "torch.bfloat16", 2048, (2,), 64, ("grammar",), ("sql", "org/chat")),
     Failed("no such file"),
 ]
 

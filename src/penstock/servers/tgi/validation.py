@@ -137,11 +137,12 @@ def _check_engine(given: Parameters, settings: Settings, generation: Generation)
         "typical_p": (given.typical_p is not None, "typical_p"),
         "watermark": (given.watermark, "watermark"),
         "top_n_tokens": (bool(given.top_n_tokens), "top_n_tokens"),
-        "adapter_id": (bool(given.adapter_id), "adapters"),
     }
     for name, (is_asked, feature) in asked.items():
         if is_asked and feature not in info.features:
             raise ValidationError(f"`{name}` is not supported by the {info.name} engine")
     if given.adapter_id and given.adapter_id not in info.adapters:
-        known = ", ".join(info.adapters)
-        raise ValidationError(f"`adapter_id` must be one of LORA_ADAPTERS: {known}. Given: {given.adapter_id}")
+        known = ", ".join(info.adapters) or "none"
+        raise ValidationError(
+            f"`adapter_id` must be one of LORA_ADAPTERS, which names {known}. Given: {given.adapter_id}"
+        )

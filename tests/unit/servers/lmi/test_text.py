@@ -171,7 +171,7 @@ async def test_which_adapter_answers(
     tiny_model: Path, body: dict[str, Any], version: tuple[int, int], header: str, adapter: str
 ) -> None:
     body = {"parameters": {"max_new_tokens": 2}, "max_tokens": 2, **body}
-    sampling, reply = await answered(tiny_model, body, ("adapters",), version, BOTH, header)
+    sampling, reply = await answered(tiny_model, body, (), version, BOTH, header)
     assert reply.status == 200, reply.body
     assert sampling is not None
     assert sampling.adapter == adapter
@@ -198,7 +198,7 @@ async def test_an_adapter_that_is_not_there_is_told_in_the_originals_words(
 
 async def test_a_chats_model_may_be_an_adapter(tiny_model: Path) -> None:
     tokenizer = TextTokenizer.load(tiny_model)
-    engine = Scripted(tokenizer.encode(" one two"), features=("adapters",), adapters=BOTH)
+    engine = Scripted(tokenizer.encode(" one two"), adapters=BOTH)
     settings = ModelSettings(name="m", directory=Path(), version=(0, 36), rolling_batch="auto")
     template = ChatTemplate(ECHO, {})
     model = RollingBatch(settings, Generation(tokenizer, engine), random.Random(1), template=template)

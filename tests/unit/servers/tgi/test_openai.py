@@ -30,7 +30,7 @@ from tests.unit.servers.test_generation import Scripted
 )
 async def test_which_adapter_answers(tiny_model: Path, model: str | None, version: str, adapter: str) -> None:
     tokenizer = TextTokenizer.load(tiny_model)
-    engine = Scripted(tokenizer.encode(" one two"), features=("adapters",), adapters=("sql",))
+    engine = Scripted(tokenizer.encode(" one two"), adapters=("sql",))
     settings = launcher.read({"HF_MODEL_ID": "/m"}, version).within(100)
     openai = OpenAi(Service(Generation(tokenizer, engine), settings, random.Random(1)), lambda: 0.0)
     given = CompletionRequest(model=model, prompts=(" zero",), max_tokens=2)

@@ -85,7 +85,7 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("engine", {"typical_p": 0.5}, "`typical_p` is not supported by the scripted engine"),
     ("engine", {"watermark": True}, "`watermark` is not supported by the scripted engine"),
     ("engine", {"top_n_tokens": 1}, "`top_n_tokens` is not supported by the scripted engine"),
-    ("engine", {"adapter_id": "mine"}, "`adapter_id` is not supported by the scripted engine"),
+    ("engine", {"adapter_id": "mine"}, "`adapter_id` must be one of LORA_ADAPTERS, which names none. Given: mine"),
 ]
 
 
@@ -148,7 +148,7 @@ async def test_a_seed_is_drawn_where_none_is_given(generation: Generation) -> No
     assert (await validate(request_of(seed=0), SETTINGS, generation, random.Random(1))).sampling.seed == 0
 
 
-ABLE: tuple[Feature, ...] = ("prompt_logprobs", "typical_p", "watermark", "top_n_tokens", "adapters")
+ABLE: tuple[Feature, ...] = ("prompt_logprobs", "typical_p", "watermark", "top_n_tokens")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ async def test_an_adapter_that_is_not_there_is_refused(generation: Generation) -
     able = Generation(generation.tokenizer, Scripted([], features=ABLE, adapters=("mine", "yours")))
     with pytest.raises(ValidationError) as caught:
         await validate(request_of(adapter_id="ours"), SETTINGS, able, random.Random(1))
-    text = "`adapter_id` must be one of LORA_ADAPTERS: mine, yours. Given: ours"
+    text = "`adapter_id` must be one of LORA_ADAPTERS, which names mine, yours. Given: ours"
     assert caught.value.text == "Input validation error: " + text
 
 
