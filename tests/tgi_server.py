@@ -150,7 +150,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(home: Path, model_dir: Path, *, flags: Sequence[str] | None = None, **given: str) -> Iterator[Server]:
+def running(
+    home: Path, model_dir: Path, *, flags: Sequence[str] | None = None, deadline_s: float = 60, **given: str
+) -> Iterator[Server]:
     """A server that answers; ended with SIGTERM. Raises AssertionError with its log when it does not come up.
 
     With `flags` it is started by `text-generation-launcher`, which is told the port by a flag too.
@@ -171,7 +173,7 @@ def running(home: Path, model_dir: Path, *, flags: Sequence[str] | None = None, 
         )
     server = Server(process, port, log)
     try:
-        until(lambda: _answers(server), deadline_s=60, what="the server answers")
+        until(lambda: _answers(server), deadline_s=deadline_s, what="the server answers")
         yield server
     finally:
         process.send_signal(signal.SIGTERM)

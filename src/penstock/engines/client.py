@@ -153,14 +153,19 @@ class EngineProcess:
         reader, writer = await asyncio.open_connection(sock=ours)
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(writer.close)
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                f"--fd={theirs.fileno()}",
-                f"--parent={os.getpid()}",
-                *self._options.arguments(),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    f"--fd={theirs.fileno()}",
+                    f"--parent={os.getpid()}",
+                    *self._options.arguments(),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                )
+            except OSError as error:  # an environment that was taken away, or whose Python is none
+                raise LoadFailed(
+                    f"the engine's process can't be started: {self._command[0]}: {error.strerror}"
+                ) from error
             undo.pop_all()
         started = _Process(process, reader, writer)
         try:
@@ -199,7 +204,7 @@ class EngineProcess:
                 failures += 1
                 try:
                     process = await self._spawn(timeout_s)
-                except (LoadFailed, OSError) as error:
+                except (LoadFailed, OSError) as error:  # no descriptor is left for the socket, perhaps
                     self._why = f"the engine can't be restarted: {error}"
                     print(self._why, file=sys.stderr, flush=True)
 

@@ -29,6 +29,8 @@ PROGRAM = Path(__file__).with_name("convert_hf.py")
 TIMEOUT_S = 3600.0
 PROGRESS_S = 15.0
 """How often a conversion that goes on says so."""
+_FULL = 1 << 20
+"""A disk with fewer free bytes is full."""
 _LOOK_S = 0.1
 """How often a wait looks whether it was stopped."""
 _PARTS = ("*.safetensors", "*.bin", "*.xml", "*.json", "*.model", "*.txt", "*.jinja")
@@ -80,11 +82,11 @@ def converted(
             f"{source} can't be converted: its weights are stored as {stored}, which the OpenVINO engine does not read; "
             "give the model's original weights, with quantize=int8 or int4 if they should be smaller"
         )
-    cache = models / "openvino"
-    cache.mkdir(parents=True, exist_ok=True)
     stop = stop or _STOPPED
     _RUNNING.add(threading.get_ident())
     try:
+        cache = models / "openvino"
+        cache.mkdir(parents=True, exist_ok=True)
         key = content_key(source, stop)
         target = cache / (f"{key}-{weights}" if weights else key)
         if target.is_dir():
@@ -93,6 +95,8 @@ def converted(
             if not target.is_dir():
                 _convert(source, target, command, weights or "", timeout_s, stop)
         return target
+    except OSError as error:
+        raise ConversionError(f"{source} can't be converted: {error}") from error
     finally:
         _RUNNING.discard(threading.get_ident())
 
@@ -145,16 +149,21 @@ def _convert(
     try:
         status = _run(arguments, source, timeout_s, stop)
         if status != 0:
-            why = reason.read_text().strip() if reason.exists() else f"the converter ended with status {status}"
-            raise ConversionError(f"{source} can't be converted: {why}")
+            why = reason.read_text().strip() if reason.exists() else ""
+            raise ConversionError(f"{source} can't be converted: {why or _guess(work, status)}")
         if not (made / "openvino_model.xml").exists():
             raise ConversionError(f"{source} can't be converted: the converter wrote no openvino_model.xml")
         _sync(made)
         made.rename(target)
-    except OSError as error:
-        raise ConversionError(f"{source} can't be converted: {error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _guess(work: Path, status: int) -> str:
+    """Why a converter ended without a word: on a full disk there is no room for one."""
+    if shutil.disk_usage(work).free < _FULL:
+        return f"the disk with {work.parent} is full"
+    return f"the converter ended with status {status}"
 
 
 def _run(arguments: Sequence[str], source: Path, timeout_s: float, stop: threading.Event) -> int:

@@ -34,7 +34,7 @@ def read_model_config(model: Path) -> ModelConfig:
     inner = config.get("text_config")
     if isinstance(inner, dict):
         config = {**config, **inner}
-    positions = next((config[name] for name in _POSITIONS if isinstance(config.get(name), int)), DEFAULT_POSITIONS)
+    positions = next((config[name] for name in _POSITIONS if _is_count(config.get(name))), DEFAULT_POSITIONS)
     vocabulary = config.get("vocab_size")
     starts = [
         token
@@ -46,7 +46,7 @@ def read_model_config(model: Path) -> ModelConfig:
         model_type=str(config.get("model_type", "")),
         max_positions=positions,
         eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(config.get("eos_token_id")),
-        vocab_size=vocabulary if isinstance(vocabulary, int) else 0,
+        vocab_size=vocabulary if _is_count(vocabulary) else 0,
         encoder_decoder=config.get("is_encoder_decoder") is True,
         decoder_start=next(iter(starts), 0),
     )
@@ -57,6 +57,11 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not a JSON object")
     return value
+
+
+def _is_count(value: Any) -> bool:
+    """Some files say -1, or nothing, where there is no bound."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:

@@ -64,6 +64,9 @@ def run(sock: socket.socket, load: Callable[[], Stepper], *, clock: Callable[[],
     except LoadError as error:
         _send(sock, [Failed(str(error))])
         return 1
+    except Exception as error:  # a library's own idea of what is wrong with a model or a setting
+        _send(sock, [Failed(f"the engine can't load the model: {type(error).__name__}: {last_line(error)}")])
+        raise
     if not _send(sock, [stepper.info]):
         return 0
     return _serve(sock, stepper, clock)

@@ -171,3 +171,11 @@ async def test_a_process_that_dies_while_loading_is_said_so(tiny_model: Path) ->
 async def test_loading_has_a_deadline(tiny_model: Path) -> None:
     with pytest.raises(LoadFailed, match=r"not loaded within 0\.2 s"):
         await EngineProcess.start(EngineOptions(model=tiny_model), command=("sh", "-c", "exec sleep 60"), timeout_s=0.2)
+
+
+async def test_a_python_that_is_none_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "text").chmod(0o755)
+    for python, why in (("text", "Exec format error"), ("gone", "No such file or directory")):
+        with pytest.raises(LoadFailed, match=f"can't be started: {tmp_path / python}: {why}"):
+            await EngineProcess.start(EngineOptions(model=tmp_path), command=(str(tmp_path / python),))

@@ -89,6 +89,36 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, source: Path, pr
     assert converted(source, tmp_path / "models", command(tmp_path)).is_dir(), "the next try begins afresh"
 
 
+def test_a_full_disk_is_the_reason(tmp_path: Path, source: Path) -> None:
+    """The converter can't even say it: there is no room for its reason."""
+    models = tmp_path / "small"
+    models.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", models], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+    writes = """
+import pathlib, sys
+_, source, target, reason, parent = sys.argv
+try:
+    pathlib.Path(target, "openvino_model.bin").write_bytes(bytes(3 << 20))
+except OSError as error:
+    open(reason, "w").write(str(error))
+    sys.exit(1)
+"""
+    try:
+        with pytest.raises(ConversionError, match=r"hf can't be converted: the disk with .*/small/openvino is full$"):
+            converted(source, models, command(tmp_path, writes))
+        assert left(models) == []
+    finally:
+        subprocess.run(["umount", models], check=True)
+
+
+def test_a_place_that_can_hold_no_conversions_is_said(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "models").write_text("a file where a directory should be")
+    with pytest.raises(ConversionError, match=r"hf can't be converted: .*Not a directory"):
+        converted(source, tmp_path / "models", command(tmp_path))
+
+
 def test_what_a_killed_conversion_left_is_swept(tmp_path: Path, source: Path) -> None:
     cache = tmp_path / "models" / "openvino"
     stale = cache / f".{content_key(source)}.dead" / "model"

@@ -16,6 +16,8 @@ from penstock.engines.modelconfig import ModelConfig, read_model_config
         ({"max_position_embeddings": 4096, "eos_token_id": 2}, {"eos_token_id": [2, 32000]}, ("", 4096, (2, 32000), 0)),
         ({"n_positions": 1024, "eos_token_id": None}, {}, ("", 1024, (), 0)),
         ({"seq_length": 512, "eos_token_id": -1}, {"eos_token_id": None}, ("", 512, (), 0)),
+        ({"n_positions": -1, "n_ctx": 99, "vocab_size": -3}, None, ("", 99, (), 0)),
+        ({"n_positions": True, "max_seq_len": 0}, None, ("", 2048, (), 0)),
         ({"text_config": {"max_position_embeddings": 77}, "eos_token_id": 1}, None, ("", 77, (1,), 0)),
     ],
 )

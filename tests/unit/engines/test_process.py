@@ -151,3 +151,16 @@ def test_a_model_that_cannot_be_loaded_is_said_in_the_first_message() -> None:
     with ours, theirs:
         assert run(theirs, load) == 1
         assert Frames().feed(ours.recv(65536)) == [Failed("no such model")]
+
+
+def test_whatever_a_library_raises_while_it_loads_reaches_the_front() -> None:
+    ours, theirs = socket.socketpair()
+
+    def load() -> Stepper:
+        raise TypeError("incompatible arguments\n\nmax_num_seqs is too large")
+
+    with ours, theirs:
+        with pytest.raises(TypeError):
+            run(theirs, load)
+        (said,) = Frames().feed(ours.recv(65536))
+    assert said == Failed("the engine can't load the model: TypeError: max_num_seqs is too large")

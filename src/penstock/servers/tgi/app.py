@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -27,6 +28,8 @@ from penstock.servers.tgi.schema import Request, native, read_request
 from penstock.servers.tgi.serde import Mismatch, check_content_type, load, read_as
 from penstock.servers.tgi.service import Answer, Service
 from penstock.servers.tgi.shapes import error_json, keep_alive
+
+log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 15.0
 _JSON = "application/json"
@@ -70,8 +73,11 @@ class App:
         await receive()
         try:
             self._service = await self._start()
-        except StartFailed as error:
-            self.failure = str(error)
+        except Exception as error:
+            # Whatever it is, the endpoint must say why it has failed.
+            if not isinstance(error, StartFailed):
+                log.exception("the model could not be loaded")
+            self.failure = str(error) or type(error).__name__
             await send({"type": "lifespan.startup.failed", "message": self.failure})
             return
         self._get_paths, self._post_paths = (
