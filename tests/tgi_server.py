@@ -92,11 +92,11 @@ class Server:
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.process = process
         self.port = port
-        self._log = log
+        self.log_file = log
 
     @property
     def log(self) -> str:
-        return self._log.read_text(errors="replace")
+        return self.log_file.read_text(errors="replace")
 
     def begin(self, body: Any, path: str = "/invocations", headers: Mapping[str, str] | None = None) -> Exchange:
         """Send a POST; an object is sent as JSON, bytes as they are and with no header but those given."""

@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from penstock.engines import conversion
 from tests import lmi_server, tgi_server
 from tests.engines import texts
 from tests.engines.conftest import ENVIRONMENTS, interpreter
@@ -79,21 +84,48 @@ def answers(endless: dict[str, Path]) -> dict[str, list[int]]:
     return {family: by_directory[str(directory)] for family, directory in endless.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class FirstStart:
+    """What came of two servers for Llama that were started at once, and of which one had to convert it."""
+
+    models: Path
+    logs: list[str]
+    ids: list[list[int]]
+
+    @property
+    def converted(self) -> Path:
+        """Llama in OpenVINO's form."""
+        (model,) = (self.models / "openvino").glob("*/openvino_model.xml")
+        return model.parent
+
+
 @pytest.fixture(scope="module")
-def converted(endless: dict[str, Path], pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Llama in OpenVINO's form."""
-    command = (pythons["PENSTOCK_CONVERTER"], "-I", conversion.PROGRAM)
-    return conversion.converted(endless["llama"], tmp_path_factory.mktemp("converted"), command)
+def first_start(
+    endless: dict[str, Path], pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> FirstStart:
+    root = tmp_path_factory.mktemp("first")
+    given = TGI | pythons | {"HF_MODEL_ID": str(endless["llama"]), "PENSTOCK_MODELS": str(root / "models")}
+
+    def served(name: str) -> tuple[str, list[int]]:
+        home = root / name
+        home.mkdir()
+        with tgi_server.running(home, home, deadline_s=STARTS_S, **given) as server:
+            return server.log, ids_in(server.ask(REQUEST).body)
+
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(served, ("one", "other")))
+    return FirstStart(root / "models", [log for log, _ in both], [ids for _, ids in both])
 
 
 @pytest.fixture(scope="module")
 def t5(
     endless: dict[str, Path], pythons: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tgi_server.Server]:
+    """TGI's server, with an environment for its engine that can be taken away: it is a link."""
     home = tmp_path_factory.mktemp("t5")
-    with tgi_server.running(
-        home, home, deadline_s=STARTS_S, HF_MODEL_ID=str(endless["t5"]), **TGI, **pythons
-    ) as server:
+    (home / "environment").symlink_to(interpreter("transformers").parents[1])
+    linked = pythons | {"PENSTOCK_TRANSFORMERS_PYTHON": str(home / "environment" / "bin" / "python")}
+    with tgi_server.running(home, home, deadline_s=STARTS_S, HF_MODEL_ID=str(endless["t5"]), **TGI, **linked) as server:
         yield server
 
 
@@ -153,8 +185,6 @@ def choice_of(log: str) -> str:
 
 def ranks_of(pid: int) -> int:
     """How many of vLLM's workers run below a process."""
-    import psutil
-
     return sum("VLLM::Worker" in " ".join(child.cmdline()) for child in psutil.Process(pid).children(recursive=True))
 
 
@@ -176,17 +206,22 @@ def test_lmi_serves_an_encoder_decoder_by_transformers(
 
 
 def test_a_llama_is_converted_once(
-    endless: dict[str, Path], pythons: dict[str, str], answers: dict[str, list[int]], tmp_path: Path
+    first_start: FirstStart,
+    endless: dict[str, Path],
+    pythons: dict[str, str],
+    answers: dict[str, list[int]],
+    tmp_path: Path,
 ) -> None:
-    for start in ("first", "second"):
-        home = tmp_path / start
-        home.mkdir()
-        given = TGI | pythons | {"HF_MODEL_ID": str(endless["llama"]), "PENSTOCK_MODELS": str(tmp_path / "models")}
-        with tgi_server.running(home, home, deadline_s=STARTS_S, **given) as server:
-            assert "served by the openvino engine in f32 on CPU" in choice_of(server.log)
-            assert ("this is done once" in server.log) == (start == "first")
-            assert ids_in(server.ask(REQUEST).body) == answers["llama"]
-            leaves_in_the_middle(server)
+    assert sorted("this is done once" in log for log in first_start.logs) == [False, True]
+    assert sorted("another process is converting" in log for log in first_start.logs) == [False, True]
+    for log, ids in zip(first_start.logs, first_start.ids, strict=True):
+        assert "served by the openvino engine in torch.float32 on cpu: a model of type llama" in choice_of(log)
+        assert ids == answers["llama"]
+    given = TGI | pythons | {"HF_MODEL_ID": str(endless["llama"]), "PENSTOCK_MODELS": str(first_start.models)}
+    with tgi_server.running(tmp_path, tmp_path, **given) as server:
+        assert "converting" not in server.log
+        assert ids_in(server.ask(REQUEST).body) == answers["llama"]
+        leaves_in_the_middle(server)
 
 
 def leaves_in_the_middle(server: tgi_server.Server) -> None:
@@ -225,9 +260,16 @@ def test_a_client_leaves_two_ranks(sharded: tgi_server.Server) -> None:
     ],
 )
 def test_what_names_another_engine_is_mapped_and_told_in_one_line(
-    converted: Path, pythons: dict[str, str], answers: dict[str, list[int]], tmp_path: Path, lines: Any, said: str
+    first_start: FirstStart,
+    pythons: dict[str, str],
+    answers: dict[str, list[int]],
+    tmp_path: Path,
+    lines: Any,
+    said: str,
 ) -> None:
-    directory = lmi_server.write_properties(tmp_path / "m", f"option.model_id={converted}", "option.dtype=fp32", *lines)
+    directory = lmi_server.write_properties(
+        tmp_path / "m", f"option.model_id={first_start.converted}", "option.dtype=fp32", *lines
+    )
     with lmi_server.running(tmp_path, directory, **LMI, **pythons) as server:
         line = choice_of(server.log)
         assert f"model m: {said}, dtype=fp32 is served by the openvino engine" in line
@@ -269,3 +311,67 @@ def test_more_ranks_than_there_are_cores_fail_the_endpoint(
     reason = until(failed, deadline_s=STARTS_S, every_s=0.2, what=f"{name} has failed")
     assert "tensor_parallel is 64, and this machine has" in reason
     assert "\n" not in reason
+
+
+def test_an_environment_that_is_taken_away_is_told_and_may_come_back(
+    t5: tgi_server.Server, answers: dict[str, list[int]]
+) -> None:
+    link = t5.log_file.parent / "environment"
+    kept = link.rename(link.with_name("elsewhere"))
+    os.kill(t5.engine(), signal.SIGKILL)
+    said = f"the engine can't be restarted: the engine's process can't be started: {link}/bin/python: No such file"
+    until(lambda: said in t5.log, what="the log says why there is no engine")
+    assert t5.get("/ping").status == 503
+    assert t5.ask(REQUEST).status >= 400
+    kept.rename(link)
+    until(lambda: t5.get("/ping").status == 200, deadline_s=STARTS_S, what="the engine is back")
+    assert ids_in(t5.ask(REQUEST).body) == answers["t5"]
+
+
+@pytest.mark.parametrize("server", ["tgi", "lmi"])
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_sigterm_while_an_engine_loads_leaves_nothing(
+    endless: dict[str, Path], pythons: dict[str, str], vllm: str, tmp_path: Path, engine: str, server: str
+) -> None:
+    """In the middle: when it has imported much, and vLLM when it has begun a rank."""
+    given = pythons | {
+        "PENSTOCK_VLLM_PYTHON": vllm, "PENSTOCK_ENGINE": engine, "HF_MODEL_ID": str(endless["llama"]),
+        "SM_NUM_GPUS": "2" if engine == "vllm" else "1", "A_TEST": str(tmp_path),
+    }  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"penstock.servers.{server}"],
+            env=tgi_server.environment(tmp_path, tmp_path, tgi_server.free_port(), given),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        many = 4 if engine == "vllm" else 2
+        until(lambda: in_the_middle(tmp_path, process.pid, many), deadline_s=STARTS_S, what="the engine is loading")
+        assert " engine in " not in (tmp_path / "log").read_text()
+        begun = time.monotonic()
+        process.terminate()
+        assert process.wait(10) != 0
+        until(lambda: not marked(tmp_path), deadline_s=5, what="all processes are gone")
+        print(f"{server} with {engine}: gone in {time.monotonic() - begun:.2f} s")
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def in_the_middle(mark: Path, server: int, many: int) -> bool:
+    there = marked(mark)
+    with suppress(psutil.NoSuchProcess):
+        return len(there) >= many and any(each.pid != server and each.memory_info().rss > 150 << 20 for each in there)
+    return False
+
+
+def marked(mark: Path) -> list[psutil.Process]:
+    """Running processes whose environment has the test's mark."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get("A_TEST") == str(mark) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found

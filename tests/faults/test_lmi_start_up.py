@@ -23,6 +23,8 @@ from tests.waiting import until
         (["option.model_id=/no/such/dir"], "/no/such/dir is not a directory"),
         (["option.model_id=x/y", "option.output_formatter=xml"], "option.output_formatter=xml is not supported"),
         (["option.model_id=x/y", "option.quantize=magic"], "option.quantize=magic is not supported"),
+        (["option.model_id=x/y", f"option.max_model_len={'9' * 5000}"], "999… is too large"),
+        (["option.model_id=x/y", f"job_queue_size={'9' * 5000}"], "job_queue_size=999"),
         (["option.model_id=\\u00"], "serving.properties can't be read"),
         (["option.model_id=s3://bucket/prefix"], "s3://bucket/prefix can't be listed"),
     ],

@@ -23,6 +23,10 @@ from tests.waiting import until
             {"HF_MODEL_ID": "/opt/ml/model", "MAX_INPUT_LENGTH": "4096"},
             "`max_input_length` must be < `max_total_tokens`",
         ),
+        ({"HF_MODEL_ID": "/opt/ml/model", "MAX_BATCH_SIZE": "9" * 5000}, "999…' for MAX_BATCH_SIZE: it is too large"),
+        ({"HF_MODEL_ID": "/opt/ml/model", "MAX_BATCH_SIZE": "9" * 19}, "for MAX_BATCH_SIZE: it is too large"),
+        ({"HF_MODEL_ID": "/opt/ml/model", "SPECULATE": "2048"}, "2048 tokens ahead leaves no room for an answer"),
+        ({"HF_MODEL_ID": "/no\nsuch"}, "/no such is not a directory"),
         ({"HF_MODEL_ID": "/opt/ml/model", "PENSTOCK_ENGINE": "steam"}, "there is no engine named steam"),
         (
             {"HF_MODEL_ID": "/opt/ml/model", "PENSTOCK_SERVER_VERSION": "3.3.7", "LORA_ADAPTERS": "sql=/opt/ml/sql"},

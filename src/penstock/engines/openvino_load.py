@@ -57,6 +57,10 @@ def grammars_of(model: Path, config: ModelConfig) -> tuple[Grammars | None, str]
 def pipeline(options: EngineOptions, config: ModelConfig, arithmetic: str, grammars: Grammars | None) -> Any:
     """The pipeline that serves `options.model`. Raises LoadError."""
     check_weights(options)
+    if options.speculate >= config.max_positions:
+        raise LoadError(
+            f"guessing {options.speculate} tokens ahead leaves no room for an answer: the model has {config.max_positions} positions"
+        )
     scheduler = genai.SchedulerConfig()
     scheduler.dynamic_split_fuse = not options.draft_model
     scheduler.max_num_batched_tokens = options.max_batched_tokens

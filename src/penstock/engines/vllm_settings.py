@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import traceback
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,4 +207,13 @@ def explain(error: BaseException) -> str:
             f"vLLM has no {found[1].replace(chr(39), '')}; use the transformers engine (PENSTOCK_ENGINE=transformers)"
         )
     line = " ".join(_PARAMETER.sub("", text).split())
-    return line or repr(error)
+    return line or _checked(error) or repr(error)
+
+
+def _checked(error: BaseException) -> str:
+    """What an assertion without words asserts, which is all that can be said."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, AssertionError) or not frames or not frames[-1].line:
+        return ""
+    said = " ".join(frames[-1].line.split())
+    return f"the model's weights or configuration do not fit: `{said}` in {Path(frames[-1].filename).name}"

@@ -73,8 +73,9 @@ def fail(reason: str, *, contract: Contract | None = None, code: int = 1) -> NoR
     """Give up: write `reason` to the termination log and to stderr, then raise SystemExit(`code`).
 
     The reason becomes part of the endpoint's FailureReason: one or two sentences for the user, saying what to do. Call it in the
-    main thread, where SystemExit ends the process.
+    main thread, where SystemExit ends the process. It is made one line: what a setting or a library brings along may have several.
     """
+    reason = " ".join(line.strip() for line in reason.splitlines() if line.strip())
     log = (contract or read_contract()).termination_log
     if log is not None:
         try:

@@ -172,3 +172,18 @@ def test_adapters_in_one_step_and_their_rank_are_bounded_by_the_user(model: Path
     assert arguments(EngineOptions(model=model, adapters=named, max_loras=2), CPU)["max_loras"] == 6
     with pytest.raises(LoadError, match="adapter a4 has rank 13, and max_lora_rank is 12: raise it"):
         arguments(EngineOptions(model=model, adapters=named, max_lora_rank=12), GPU)
+
+
+def test_an_assertion_without_words_says_what_it_asserts() -> None:
+    with pytest.raises(AssertionError) as caught:
+        fits(100, 384)
+    assert explain(caught.value) == (
+        "the model's weights or configuration do not fit: `raise AssertionError` in test_vllm_settings.py"
+    )
+    assert explain(AssertionError("dtype")) == "dtype"
+
+
+def fits(given: int, wanted: int) -> None:
+    """A library's bare assertion; one of pytest's own would have words."""
+    if given != wanted:
+        raise AssertionError

@@ -54,6 +54,14 @@ def test_fail_leaves_its_reason(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == "Set HF_MODEL_ID.\n"
 
 
+def test_a_reason_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "termination-log"
+    with pytest.raises(SystemExit):
+        fail("/no\r\nsuch  is\n\n no directory\n", contract=Contract(termination_log=log))
+    assert log.read_text() == "/no such  is no directory"
+    assert capfd.readouterr().err == "/no such  is no directory\n"
+
+
 def test_fail_survives_a_log_that_cannot_be_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         fail("why", contract=Contract(termination_log=tmp_path / "none" / "log"))

@@ -58,6 +58,9 @@ _FROM_SAGEMAKER = {
 }
 """Variables of SageMaker's other containers, from 0.36 on: the only ones that win over the file."""
 
+MOST_DIGITS = 18
+"""Of a number; more do not fit into 64 bits, as the engines count."""
+
 
 class SettingsError(Exception):
     """A key whose value can't be served; the message is one line that names the key."""
@@ -293,6 +296,8 @@ class _Numbers:
 
 
 def _number(name: str, text: str) -> int:
+    if len(text) > MOST_DIGITS and text.isdecimal():
+        raise SettingsError(f"{name}={text[:MOST_DIGITS]}… is too large")
     if not text.isdecimal() or int(text) < 1:
         raise SettingsError(f"{name} must be a whole number above 0, not {text!r}")
     return int(text)

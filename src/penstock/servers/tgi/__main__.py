@@ -105,7 +105,7 @@ def _wanted(settings: Settings) -> Wanted:
         revision=settings.revision,
         asked=settings.asked,
         speculate=settings.speculate,
-        max_batch_size=settings.max_batch_size or settings.max_concurrent_requests,
+        max_batch_size=settings.max_batch_size or max(settings.max_concurrent_requests, 1),  # one warms up
         max_batched_tokens=settings.max_batch_prefill_tokens,
         most_batched_tokens_on_cpu=MOST_BATCHED_TOKENS,
         max_queue=settings.max_concurrent_requests + 1,

@@ -14,6 +14,9 @@ from penstock.servers import adapters
 from penstock.servers.adapters import Adapter
 from penstock.servers.tgi.level import Level
 
+MOST_DIGITS = 18
+"""Of a number; more do not fit into 64 bits, as the engines count."""
+
 
 class SettingsError(Exception):
     """A setting that the launcher refuses; the message names it."""
@@ -155,6 +158,8 @@ class _Reader:
             return default
         if not text.isdecimal():
             raise SettingsError(f"invalid value '{text}' for {name}: it must be a whole number")
+        if len(text) > MOST_DIGITS:
+            raise SettingsError(f"invalid value '{text[:MOST_DIGITS]}…' for {name}: it is too large")
         return int(text)
 
     def real(self, name: str, default: float) -> float:
