@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def main(text: str, directories: list[Path]) -> None:
-    import families  # beside this file, which is run as a program
+    import families  # type: ignore[import-not-found] # beside this file, which is run as a program
     import torch
     import transformers as hf
     from tokenizers import Tokenizer

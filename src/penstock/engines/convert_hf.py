@@ -70,6 +70,7 @@ def export(source: Path, target: Path) -> None:
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
 
+    refuse_incomplete_weights()
     say("exporting")
     main_export(
         model_name_or_path=str(source),
@@ -79,6 +80,23 @@ def export(source: Path, target: Path) -> None:
         convert_tokenizer=False,
         local_files_only=True,
     )
+
+
+def refuse_incomplete_weights() -> None:
+    """Have every loading raise ValueError where the files lack a tensor: the library makes it up, at random, and only warns."""
+    from transformers import PreTrainedModel
+
+    load = PreTrainedModel.from_pretrained.__func__
+
+    def complete(cls, *arguments, output_loading_info=False, **named):  # type: ignore[no-untyped-def]
+        model, report = load(cls, *arguments, output_loading_info=True, **named)
+        needed = {name for name, _ in model.named_parameters()}
+        if missing := sorted(needed & set(report.get("missing_keys", ()))):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ValueError(f"its weights are not complete: {missing[0]}{more} is not there")
+        return (model, report) if output_loading_info else model
+
+    PreTrainedModel.from_pretrained = classmethod(complete)
 
 
 def tokenizer(source: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 DEFAULT_POSITIONS = 2048
 _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "n_ctx")
@@ -59,7 +59,7 @@ def _object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     """Some files say -1, or nothing, where there is no bound."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 

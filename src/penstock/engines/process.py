@@ -64,7 +64,10 @@ def run(sock: socket.socket, load: Callable[[], Stepper], *, clock: Callable[[],
     except LoadError as error:
         _send(sock, [Failed(str(error))])
         return 1
-    except Exception as error:  # a library's own idea of what is wrong with a model or a setting
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a library, or code that comes with a model, has its own idea of what is wrong
         _send(sock, [Failed(f"the engine can't load the model: {type(error).__name__}: {last_line(error)}")])
         raise
     if not _send(sock, [stepper.info]):
@@ -129,7 +132,7 @@ def _send(sock: socket.socket, messages: list[Message]) -> bool:
     return True
 
 
-def last_line(error: Exception) -> str:
+def last_line(error: BaseException) -> str:
     """What an exception of a C++ library means to say: the lines before are checks and paths of its sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else repr(error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -282,16 +282,33 @@ def _load(options: EngineOptions, dtype: torch.dtype, device: torch.device) -> t
         kind = transformers.AutoModelForCausalLM
         if getattr(config, "is_encoder_decoder", False):
             kind = transformers.AutoModelForSeq2SeqLM
-        model = kind.from_pretrained(options.model, dtype=dtype, **common).to(device).eval()
+        loaded = kind.from_pretrained(options.model, dtype=dtype, output_loading_info=True, **common)
+        model, report = loaded if isinstance(loaded, tuple) else (loaded, {})
+        model = model.to(device).eval()
     except Exception as error:  # code that comes with a model may raise anything
         raise LoadError(f"transformers can't load {options.model}: {_reason(error)}") from error
+    _check_complete(options, model, report)
     return model, config.get_text_config(decoder=True)
+
+
+def _check_complete(options: EngineOptions, model: Any, report: Mapping[str, Any]) -> None:
+    """The library makes up what the files lack, at random, and only warns. Raises LoadError.
+
+    Tied tensors have one name here, and what a model computes by itself none.
+    """
+    needed = {name for name, _ in model.named_parameters()}
+    if missing := sorted(needed & set(report.get("missing_keys", ()))):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise LoadError(f"the weights in {options.model} are not complete: {missing[0]}{more} is not there")
 
 
 def _reason(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "the model brings code of its own, which runs only with trust_remote_code"
-    return str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights have other shapes than its config.json says"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _vocabulary(model: Any, config: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import traceback
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ FEWEST_OWN_BATCHED_TOKENS = 2048
 """vLLM's own number of tokens in one step is at least this."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _OTHER_ENGINE = "use the transformers engine (PENSTOCK_ENGINE=transformers)"
+_SOCKET_PATH = 107
+"""Bytes of a Unix socket's path, at most."""
+_SOCKET_NAME = 37
+"""What vLLM puts behind a directory for one: a slash and a UUID."""
 _HEADS = ("num_attention_heads", "n_head", "num_heads")
 
 
@@ -71,8 +76,20 @@ def prepare(environ: MutableMapping[str, str], options: EngineOptions) -> None:
     environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     # Several replicas share a processor: pinned threads of two would sit on the same core.
     environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    if short := _short_way(tempfile.gettempdir()):
+        environ.setdefault("VLLM_RPC_BASE_PATH", short)
     cores = len(os.sched_getaffinity(0))
     environ.setdefault("OMP_NUM_THREADS", str(options.threads or max(1, cores // options.tensor_parallel)))
+
+
+def _short_way(directory: str) -> str:
+    """Another name of `directory` where its own leaves no room for a socket's, as a replica's in a deep home does; else nothing.
+
+    It is a descriptor that this process holds, so that the sockets still lie, and are swept, where they should be.
+    """
+    if len(os.fsencode(directory)) + _SOCKET_NAME <= _SOCKET_PATH:
+        return ""
+    return f"/proc/{os.getpid()}/fd/{os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}"
 
 
 def check_model(model: Path) -> None:

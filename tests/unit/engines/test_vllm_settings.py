@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -187,3 +191,24 @@ def fits(given: int, wanted: int) -> None:
     """A library's bare assertion; one of pytest's own would have words."""
     if given != wanted:
         raise AssertionError
+
+
+def test_sockets_of_ranks_find_room_in_a_deep_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    environ: dict[str, str] = {}
+    prepare(environ, EngineOptions(model=tmp_path))
+    base = environ["VLLM_RPC_BASE_PATH"]
+    try:
+        with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as other:
+            listening.bind(f"{base}/{uuid.uuid4()}")
+            listening.listen()
+            other.connect(listening.getsockname())
+        assert len(list(deep.iterdir())) == 1, "it lies where it should"
+    finally:
+        os.close(int(base.rpartition("/")[2]))
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    environ.clear()
+    prepare(environ, EngineOptions(model=tmp_path))
+    assert "VLLM_RPC_BASE_PATH" not in environ
