@@ -77,7 +77,7 @@ def endless(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 @pytest.fixture(scope="module")
 def answers(endless: dict[str, Path]) -> dict[str, list[int]]:
     """What transformers says to TEXT, by family."""
-    command = [interpreter("transformers"), Path(texts.__file__), TEXT, *endless.values()]
+    command: list[str | Path] = [interpreter("transformers"), Path(texts.__file__), TEXT, *endless.values()]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     by_directory = json.loads(done.stdout.splitlines()[-1])
@@ -218,7 +218,7 @@ def test_a_llama_is_converted_once(
         assert "served by the openvino engine in torch.float32 on cpu: a model of type llama" in choice_of(log)
         assert ids == answers["llama"]
     given = TGI | pythons | {"HF_MODEL_ID": str(endless["llama"]), "PENSTOCK_MODELS": str(first_start.models)}
-    with tgi_server.running(tmp_path, tmp_path, **given) as server:
+    with tgi_server.running(tmp_path, tmp_path, deadline_s=STARTS_S, **given) as server:
         assert "converting" not in server.log
         assert ids_in(server.ask(REQUEST).body) == answers["llama"]
         leaves_in_the_middle(server)
@@ -270,7 +270,7 @@ def test_what_names_another_engine_is_mapped_and_told_in_one_line(
     directory = lmi_server.write_properties(
         tmp_path / "m", f"option.model_id={first_start.converted}", "option.dtype=fp32", *lines
     )
-    with lmi_server.running(tmp_path, directory, **LMI, **pythons) as server:
+    with lmi_server.running(tmp_path, directory, deadline_s=STARTS_S, **LMI, **pythons) as server:
         line = choice_of(server.log)
         assert f"model model: {said}, dtype=fp32 is served by the openvino engine" in line
         assert ("option.rolling_batch=vllm can't be had" in line) == ("vllm" in said)

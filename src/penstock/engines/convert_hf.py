@@ -88,7 +88,7 @@ def refuse_incomplete_weights() -> None:
 
     load = PreTrainedModel.from_pretrained.__func__
 
-    def complete(cls, *arguments, output_loading_info=False, **named):  # type: ignore[no-untyped-def]
+    def complete(cls, /, *arguments, output_loading_info=False, **named):  # type: ignore[no-untyped-def]
         model, report = load(cls, *arguments, output_loading_info=True, **named)
         needed = {name for name, _ in model.named_parameters()}
         if missing := sorted(needed & set(report.get("missing_keys", ()))):
