@@ -137,6 +137,8 @@ class Door:
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
+        # First, so that no defect in what follows ends every deadline.
+        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
         now = self.loop.time()
         for client in [one for one in self.connections if one.deadline <= now or one.answer_by <= now]:
             client.expire(now)
@@ -146,7 +148,6 @@ class Door:
         if now >= self._told + TELL_S:
             self._told = now
             self.tell()
-        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
     async def drain(self) -> None:
         """Lets open exchanges finish for `Limits.drain_s`, then ends the rest so that no client takes them for whole."""
