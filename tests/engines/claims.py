@@ -44,6 +44,14 @@ CLAIMS = (
         features=frozenset({"prompt_logprobs", "typical_p", "watermark", "top_n_tokens"}),
         penalised_logprobs=True,
     ),
+    Claim(
+        engine="vllm",
+        environment="vllm",
+        model="source",
+        families=("llama",),  # test_vllm.py has the others, with fewer starts
+        features=frozenset({"grammar", "prompt_logprobs", "top_n_tokens"}),
+        penalised_logprobs=True,
+    ),
 )
 CASES = tuple((claim, family) for claim in CLAIMS for family in claim.families)
 """Every engine with every family that it claims."""

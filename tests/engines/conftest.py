@@ -5,6 +5,7 @@ Models and conversions are kept below `.venv/engines/cache`, under names that fo
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
 from collections.abc import AsyncIterator
@@ -38,9 +39,12 @@ def models() -> Path:
     lock = (Path(__file__).parent / "locks" / "transformers.txt").read_bytes()
     key = hashlib.blake2b(program.read_bytes() + lock, digest_size=8).hexdigest()
     root = ENVIRONMENTS / "cache" / key
-    missing = [name for name in families.NAMES if not (root / name).is_dir()]
-    if missing:
-        subprocess.run([python, program, root, *missing], check=True, timeout=600, capture_output=True)
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)  # another worker of pytest may be making them
+        missing = [name for name in families.NAMES if not (root / name).is_dir()]
+        if missing:
+            subprocess.run([python, program, root, *missing], check=True, timeout=600, capture_output=True)
     return root
 
 
