@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,7 @@ BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses before restarts that follow each other."""
 
 Event = PromptLogprobs | Token | Finish
+_EVENTS = (Token, Finish, PromptLogprobs)  # a union costs `isinstance` more
 
 
 class LoadFailed(EngineError):
@@ -46,10 +48,24 @@ class LoadFailed(EngineError):
 
 @dataclass(slots=True)
 class _Open:
-    """A request on its way. The queue is bounded by the request's own length: the engine stops at `max_new_tokens`."""
+    """A request on its way, and the one task that reads it: what `asyncio.Queue` does, without its cost for each token.
 
-    events: asyncio.Queue[Event | EngineGone] = field(default_factory=asyncio.Queue)
+    What waits is bounded by the request's own length: the engine stops at `max_new_tokens`.
+    """
+
+    events: deque[Event | EngineGone] = field(default_factory=deque)
     running: bool = False
+    _reader: asyncio.Future[None] | None = None
+
+    def put(self, event: Event | EngineGone) -> None:
+        self.events.append(event)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Done when there is an event. To be awaited at once, where there is none."""
+        self._reader = asyncio.get_running_loop().create_future()
+        return self._reader
 
 
 @dataclass(slots=True)
@@ -116,18 +132,20 @@ class EngineProcess:
         process = self._process
         request_id, request = next(self._ids), _Open()
         self._requests[request_id] = request
-        finished = False
+        events, finished = request.events, False
         process.writer.write(encode([Submit(request_id, prompt, sampling)]))
         try:
             # No deadline here: the supervisor fails every request when the engine dies or stalls.
             while not finished:
-                event = await request.events.get()
-                if isinstance(event, EngineGone):
+                while not events:
+                    await request.arrival()
+                event = events.popleft()
+                if isinstance(event, Finish):
+                    finished = True
+                    self._requests.pop(request_id, None)
+                elif isinstance(event, EngineGone):
                     finished = True
                     raise event
-                finished = isinstance(event, Finish)
-                if finished:
-                    self._requests.pop(request_id, None)
                 yield event
         finally:
             self._requests.pop(request_id, None)
@@ -223,13 +241,13 @@ class EngineProcess:
             except BrokenFrame as error:
                 return f"sent something else than messages ({error})"
             for message in messages:
-                if isinstance(message, Event) and (request := self._requests.get(message.id)):
+                if isinstance(message, _EVENTS) and (request := self._requests.get(message.id)):
                     request.running = True
-                    request.events.put_nowait(message)
+                    request.put(message)
 
     def _fail_all(self, why: str) -> None:
         for request in self._requests.values():
-            request.events.put_nowait(EngineGone(why))
+            request.put(EngineGone(why))
         self._requests.clear()
 
 

@@ -25,6 +25,10 @@ SHORT_TEXT = 4096
 """Characters. Up to here encoding takes less than about a millisecond and stays on the event loop; longer texts go to a thread."""
 
 
+MOST_REMEMBERED = 32_768
+"""Tokens whose text alone is kept: some 4 MB."""
+
+
 class TokenizerError(Exception):
     """The tokenizer can't be loaded, or can't encode a text. The message is one line."""
 
@@ -41,6 +45,7 @@ class TextTokenizer:
         added: Mapping[int, Any] = tokenizer.get_added_tokens_decoder()
         self._special = frozenset(number for number, token in added.items() if token.special)
         self._settings = settings
+        self._alone: dict[int, str] = {}
         self.chat_template: ChatTemplate | None = None
         if source := _default_template(settings.get("chat_template")):
             self.chat_template = ChatTemplate(source, self.special_tokens)
@@ -105,7 +110,14 @@ class TextTokenizer:
         return [(number, start, end) for number, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)]
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special))
+        if len(ids) != 1 or skip_special:
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special))
+        # A stream asks for its last token alone each time, and answers use few of a vocabulary's words.
+        if (text := self._alone.get(ids[0])) is None:
+            text = str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+            if len(self._alone) < MOST_REMEMBERED:
+                self._alone[ids[0]] = text
+        return text
 
     def is_special(self, token: int) -> bool:
         return token in self._special

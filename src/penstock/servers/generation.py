@@ -137,21 +137,23 @@ class Generation:
         async with aclosing(self.engine.generate(prompt, sampling)) as events:
             async for event in events:
                 match event:
-                    case PromptLogprobs(logprobs=logprobs):
-                        yield self._prefill(prompt, logprobs)
-                    case Token(token=token, logprob=logprob, top=top):
+                    case Token():  # first, as the others come once
                         if prefill is not None:
                             yield prefill
                             prefill = None
+                        token = event.token
                         text, special, stopped = texts.push(token)
                         reason = self._reason(token, texts.count, stopped, sampling)
                         finish = None
                         if reason is not None:
                             seed = sampling.seed if sampling.do_sample else None
                             finish = TextFinish(reason, texts.generated, texts.count, len(prompt), seed)
-                        yield TextToken(token, text, logprob, special, finish, self._top(top))
+                        top = self._top(event.top) if event.top else ()
+                        yield TextToken(token, text, event.logprob, special, finish, top)
                         if finish is not None:
                             return
+                    case PromptLogprobs(logprobs=logprobs):
+                        yield self._prefill(prompt, logprobs)
                     case Finish(error=error, reason="refused"):
                         raise RequestRefused(error)
                     case Finish(error=error, reason=why):

@@ -9,8 +9,10 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, Protocol
 
+_UNICODE = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` would make one for each token
 JSON, JSON_LINES, EVENTS, PLAIN = "application/json", "application/jsonlines", "text/event-stream", "text/plain"
 
 
@@ -129,7 +131,7 @@ class AsEvents:
 
 def dumps(value: object) -> bytes:
     """JSON in UTF-8; half a character, which a client or a model's JSON may hold, stays its escape."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return _UNICODE.encode(value).encode("utf-8", "backslashreplace")
 
 
 def failure(message: str, code: int = 500) -> bytes:
@@ -149,7 +151,7 @@ class Json23:
         opening = "" if self._begun else '{"generated_text": "'
         self._begun = True
         closing = '"}' if step.finish else ""
-        return (opening + json.dumps(visible(step))[1:-1] + closing).encode()
+        return (opening + encode_basestring_ascii(visible(step))[1:-1] + closing).encode()
 
     def failed(self, message: str) -> bytes:
         return failure(message)
@@ -164,7 +166,7 @@ class JsonLines23:
         pass
 
     def step(self, step: Step) -> bytes:
-        return json.dumps({"outputs": [visible(step)]}).encode() + b"\n"
+        return f'{{"outputs": [{encode_basestring_ascii(visible(step))}]}}\n'.encode()
 
     def failed(self, message: str) -> bytes:
         return failure(message)
@@ -197,7 +199,7 @@ class Json26:
     def step(self, step: Step) -> bytes:
         opening = "" if self._steps else '{"generated_text": "'
         self._steps.append(step)
-        piece = opening + json.dumps(visible(step), ensure_ascii=False)[1:-1]
+        piece = opening + encode_basestring(visible(step))[1:-1]
         if step.finish:
             piece += '"'
             if self._asked.details:
@@ -281,6 +283,18 @@ class JsonLines28(Token28, Lines):
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)
         self._steps: list[Step] = []
+
+    def step(self, step: Step) -> bytes:
+        if step.finish or step.special or not math.isfinite(step.logprob):
+            return super().step(step)
+        # Nearly all of them: the same bytes as the encoder's, at a fifth of its cost.
+        self._text += step.text
+        self._count += 1
+        if self._asked.details:
+            self._steps.append(step)
+        text, logprob = encode_basestring(step.text), float.__repr__(step.logprob)
+        line = f'{{"token": {{"id": {step.id}, "text": {text}, "{self.logprob}": {logprob}}}}}'
+        return self.framed(line.encode("utf-8", "backslashreplace"))
 
     def line(self, step: Step) -> dict[str, Any]:
         line: dict[str, Any] = {"token": self.token(step)}

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from starlette.types import Message, Receive, Send
 
+from penstock.servers.deadline import within
 from penstock.servers.lmi.errors import BadRequest, LmiError, TooLarge
 
 MAX_BODY = 64 * 1024 * 1024
@@ -125,8 +126,7 @@ async def send_reply(reply: Reply, send: Send) -> None:
 
 
 async def _send(send: Send, message: Message) -> None:
-    async with asyncio.timeout(SEND_TIMEOUT_S):
-        await send(message)
+    await within(SEND_TIMEOUT_S, send(message))
 
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

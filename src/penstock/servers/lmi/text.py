@@ -16,6 +16,7 @@ from typing import Literal
 from penstock.engines.base import EngineError, EngineFull, Feature, Sampling
 from penstock.engines.chattemplate import ChatTemplate
 from penstock.engines.tokenizer import TokenizerError
+from penstock.servers.deadline import Patience
 from penstock.servers.generation import Generation, Prefill, RequestRefused, TextToken
 from penstock.servers.lmi import asking, formatters, sessions
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
@@ -225,6 +226,7 @@ class Pieces:
         self._steps = steps
         self._waiting: Prefill | TextToken | None = first
         self._gap_s = gap_s
+        self._patience = Patience(gap_s)
         self._over = False
 
     def __aiter__(self) -> Pieces:
@@ -269,6 +271,7 @@ class Pieces:
             return formatters.failure(str(error), 424)
 
     async def aclose(self) -> None:
+        self._patience.close()
         await self._steps.aclose()
         if self._reader is not None:
             self._reader.close()
@@ -277,8 +280,7 @@ class Pieces:
         step, self._waiting = self._waiting, None
         while not isinstance(step, TextToken):
             try:
-                async with asyncio.timeout(self._gap_s):
-                    step = await anext(self._steps)
+                step = await self._patience.wait(anext(self._steps))
             except TimeoutError:
                 raise StreamBroken(f"no token for {self._gap_s:g} s") from None
         return step

@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Send
 
+from penstock.servers.deadline import within
 from penstock.servers.tgi.errors import BadBody
 
 BODY_PIECE_S = 30.0
@@ -102,8 +103,7 @@ class Reply:
 
     async def _send(self, message: Message) -> None:
         try:
-            async with asyncio.timeout(SEND_S):
-                await self._asgi_send(message)
+            await within(SEND_S, self._asgi_send(message))
         except TimeoutError:
             raise ClientLeft from None
 

@@ -125,10 +125,14 @@ class Service:
         """Generate token by token. Closing it early cancels. Raises TgiError."""
         times = Times(self._clock)
         with self._counted(), self._permit(check_before_permit(request, self.settings, stream=True)):
-            valid = await self._validate(request, times)
-            async with aclosing(self._generate(valid, times)) as steps:
-                async for step in steps:
-                    if isinstance(step, TextToken):
+            valid, waiting = await self._validate(request, times), True
+            with _worded(valid):
+                async with aclosing(self._steps(valid)) as steps:
+                    async for step in steps:
+                        if waiting:
+                            waiting, times.first = False, self._clock()
+                        if not isinstance(step, TextToken):
+                            continue
                         if step.finish is not None:
                             times.end = self._clock()
                             self._observe(valid, step.finish, times)
@@ -170,34 +174,23 @@ class Service:
     async def _whole(self, valid: Valid, times: Times) -> GeneratedSequence:
         prefill: tuple[PromptToken, ...] = ()
         tokens: list[TextToken] = []
-        async with aclosing(self._generate(valid, times)) as steps:
-            async for step in steps:
-                if isinstance(step, Prefill):
-                    prefill = step.tokens
-                else:
-                    tokens.append(step)
+        waiting = True
+        with _worded(valid):
+            async with aclosing(self._steps(valid)) as steps:
+                async for step in steps:
+                    if waiting:
+                        waiting, times.first = False, self._clock()
+                    if isinstance(step, Prefill):
+                        prefill = step.tokens
+                    else:
+                        tokens.append(step)
         if not tokens or tokens[-1].finish is None:
             raise Incomplete
         return GeneratedSequence(prefill, tuple(tokens), tokens[-1].finish)
 
-    async def _generate(self, valid: Valid, times: Times) -> AsyncGenerator[Prefill | TextToken, None]:
+    def _steps(self, valid: Valid) -> AsyncGenerator[Prefill | TextToken, None]:
         rule: StopRule = "suffix" if self.settings.stop_rule_original else "anywhere"
-        waiting = True
-        try:
-            async with aclosing(
-                self.generation.stream(valid.prompt, valid.sampling, stop=valid.stop, stop_rule=rule)
-            ) as steps:
-                async for step in steps:
-                    if waiting:
-                        waiting, times.first = False, self._clock()
-                    yield step
-        except EngineFull as error:
-            raise Overloaded from error
-        except RequestRefused as error:
-            about = "grammar is not valid: " if valid.sampling.grammar else ""
-            raise ValidationError(f"{about}{error}") from error
-        except EngineError as error:
-            raise GenerationError(str(error)) from error
+        return self.generation.stream(valid.prompt, valid.sampling, stop=valid.stop, stop_rule=rule)
 
     @contextmanager
     def _permit(self, count: int) -> Iterator[None]:
@@ -252,3 +245,17 @@ class Service:
             headers["x-prompt-tokens"] = str(finish.prompt_tokens)
             headers["x-generated-tokens"] = str(finish.generated_tokens)
         return headers
+
+
+@contextmanager
+def _worded(valid: Valid) -> Iterator[None]:
+    """What an engine raises, in the contract's words."""
+    try:
+        yield
+    except EngineFull as error:
+        raise Overloaded from error
+    except RequestRefused as error:
+        about = "grammar is not valid: " if valid.sampling.grammar else ""
+        raise ValidationError(f"{about}{error}") from error
+    except EngineError as error:
+        raise GenerationError(str(error)) from error

@@ -10,10 +10,14 @@ import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 
 from penstock.servers.generation import PromptToken, TextFinish, TextToken, TopToken
 from penstock.servers.tgi.errors import TgiError
 from penstock.servers.tgi.level import Level
+
+
+_SINGLE = struct.Struct("f")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def _token(token: TextToken | TopToken) -> str:
 
 def text(value: str) -> str:
     """A JSON string."""
-    return json.dumps(value, ensure_ascii=False)
+    return encode_basestring(value)
 
 
 def members(pairs: Iterable[tuple[str, object]]) -> str:
@@ -116,10 +120,13 @@ def number(value: float) -> str:
     """A single-precision number as the original writes it: the fewest digits that give it back; NaN and infinities are null."""
     if not math.isfinite(value):
         return "null"
-    packed = struct.pack("f", value)
+    packed = _SINGLE.pack(value)
+    if 1e-4 <= abs(value) < 1e5 and _SINGLE.unpack(packed)[0] == value:
+        written = _shortest_plain(value, packed)
+        return written if "." in written else written + ".0"
     for digits in range(5 if abs(value) > 1.2e-38 else 0, 9):
         written = f"{value:.{digits}e}"
-        if struct.pack("f", float(written)) == packed:
+        if _SINGLE.pack(float(written)) == packed:
             break
     mantissa, _, exponent_text = written.partition("e")
     sign = "-" if mantissa.startswith("-") else ""
@@ -135,3 +142,15 @@ def number(value: float) -> str:
         return f"{sign}0.{'0' * -point}{figures}"
     fraction = f".{figures[1:]}" if len(figures) > 1 else ""
     return f"{sign}{figures[0]}{fraction}e{point - 1}"
+
+
+def _shortest_plain(value: float, packed: bytes) -> str:
+    """The same search from its other end, for a single-precision number that is written without an exponent. Digits from six on."""
+    written = f"{value:.8g}"
+    if _SINGLE.pack(float(written)) != packed:
+        return f"{value:.9g}"  # half of all numbers; of these, eight digits are never further off than seven
+    for fewer in (f"{value:.7g}", f"{value:.6g}"):
+        if _SINGLE.pack(float(fewer)) != packed:
+            break
+        written = fewer
+    return written
