@@ -7,38 +7,44 @@ front more than what it does for a token. It must never know what is waited for.
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+async def within(seconds: float, work: Awaitable[T]) -> T:
     """What `work` returns; a timer is set only if it does not return at once. Raises TimeoutError."""
+    steps = work.__await__()
     try:
-        waiting = work.send(None)
+        waiting = next(steps)
     except StopIteration as done:
         result: T = done.value
         return result
     async with asyncio.timeout(seconds):
-        return await _rest(work, waiting)
+        return await _Rest(steps, waiting)
 
 
-@types.coroutine
-def _rest(begun: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:
-    """Go on with a coroutine that waits for `waiting`."""
-    while True:
-        try:
-            yield waiting
-        except BaseException as error:
+class _Rest(Awaitable[T]):
+    """What is left of an awaitable that waits for `waiting`."""
+
+    def __init__(self, steps: Generator[Any, Any, T], waiting: Any) -> None:
+        self._steps = steps
+        self._waiting = waiting
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        waiting = self._waiting
+        while True:
             try:
-                waiting = begun.throw(error)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-        else:
-            return (yield from begun)  # type: ignore[misc]  # what @types.coroutine allows
+                yield waiting
+            except BaseException as error:
+                try:
+                    waiting = self._steps.throw(error)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
+            else:
+                return (yield from self._steps)
 
 
 class Patience:
@@ -64,11 +70,16 @@ class Patience:
         try:
             return await work
         except asyncio.CancelledError as error:
-            if self._over and task.uncancel() <= cancelling:
-                raise TimeoutError from error
+            if self._over:
+                self._over = False
+                if task.uncancel() <= cancelling:
+                    raise TimeoutError from error
             raise
         finally:
             self._task = None
+            if self._over:  # `work` took the cancelling for itself
+                self._over = False
+                task.uncancel()
 
     def close(self) -> None:
         """Take the timer back."""

@@ -23,6 +23,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from penstock.engines.base import Engine, EngineError, Finish, PromptLogprobs, Sampling, Token
 from penstock.engines.detokenizer import Detokenizer
 from penstock.engines.tokenizer import TextTokenizer
@@ -71,8 +73,7 @@ class TextFinish:
     seed: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class TextToken:
+class TextToken(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
     """One generated token. `text` is empty while a character is unfinished; a special token's text is its name ("<|endoftext|>").
 
     `finish` is set on the last one.

@@ -57,12 +57,12 @@ class App:
         started = False
         request_id = Headers(scope=scope).get(self._config.request_id_header, "")
 
-        async def watched(message: Message) -> None:
+        def watched(message: Message) -> Awaitable[None]:
             nonlocal started
             started = True
             if message["type"] == "http.response.start":
                 message = named(message, request_id)
-            await send(message)
+            return send(message)
 
         try:
             await self._serve(scope, receive, watched)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, Protocol
 
+import msgspec
+
 _UNICODE = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` would make one for each token
 JSON, JSON_LINES, EVENTS, PLAIN = "application/json", "application/jsonlines", "text/event-stream", "text/plain"
 
@@ -26,8 +28,7 @@ class TopToken:
     special: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):  # a frozen dataclass takes ten times as long to make
     """One generated token. `finish` is why it is the last one ("length", "eos_token", "stop_sequence"), empty before."""
 
     id: int

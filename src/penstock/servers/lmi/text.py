@@ -249,8 +249,12 @@ class Pieces:
             return piece
         if self._over:
             raise StopAsyncIteration
+        step, self._waiting = self._waiting, None
         try:
-            step = await self._step()
+            while not isinstance(step, TextToken):
+                step = await self._patience.wait(anext(self._steps))
+        except TimeoutError:
+            raise StreamBroken(f"no token for {self._gap_s:g} s") from None
         except EngineError as error:
             self._over = True
             if not self._formatter.streams:
@@ -258,7 +262,9 @@ class Pieces:
             return self._formatter.failed(str(error))
         self._over = step.finish is not None
         reason = step.finish.reason if step.finish else ""
-        top = tuple(TopToken(each.id, each.text, each.logprob, each.special) for each in step.top)
+        top: tuple[TopToken, ...] = ()
+        if step.top:
+            top = tuple(TopToken(each.id, each.text, each.logprob, each.special) for each in step.top)
         told = Step(step.id, step.text, step.logprob, step.special, reason, top)
         if self._writer is None:
             return self._formatter.step(told)
@@ -275,15 +281,6 @@ class Pieces:
         await self._steps.aclose()
         if self._reader is not None:
             self._reader.close()
-
-    async def _step(self) -> TextToken:
-        step, self._waiting = self._waiting, None
-        while not isinstance(step, TextToken):
-            try:
-                step = await self._patience.wait(anext(self._steps))
-            except TimeoutError:
-                raise StreamBroken(f"no token for {self._gap_s:g} s") from None
-        return step
 
 
 def _prefill(first: Prefill | TextToken) -> tuple[tuple[int, str, float], ...]:

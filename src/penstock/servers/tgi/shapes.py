@@ -16,7 +16,6 @@ from penstock.servers.generation import PromptToken, TextFinish, TextToken, TopT
 from penstock.servers.tgi.errors import TgiError
 from penstock.servers.tgi.level import Level
 
-
 _SINGLE = struct.Struct("f")
 
 

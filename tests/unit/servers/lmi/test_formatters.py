@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.servers.lmi.formatters import Asked, Step, TopToken, failed28
+from penstock.servers.lmi.formatters import Asked, Events28, JsonLines28, Step, TopToken, failed28
 from penstock.servers.lmi.levels import choose
 
 STEPS = (
@@ -160,3 +160,14 @@ def test_the_likeliest_tokens_end_the_details(stream: bool, tgi: bool, logprob: 
 def test_without_any_there_is_no_such_member() -> None:
     formatter = choose("json", (0, 29), False)(Asked(details=True))
     assert "top_tokens" not in json.loads([formatter.step(step) for step in STEPS][-1])["details"]
+
+
+@given(st.text(st.characters(codec=None)), st.floats(), st.booleans())
+def test_a_line_of_028_is_what_the_encoder_writes(text: str, logprob: float, special: bool) -> None:
+    """Most lines are put together by hand."""
+    step, asked = Step(7, text, logprob, special), Asked(inputs="Q", details=True)
+    for make in (JsonLines28, Events28):
+        formatter, twin = make(asked), make(asked)
+        assert formatter.step(step) == super(JsonLines28, twin).step(step)
+        last = Step(8, ".", -0.5, finish="length")
+        assert formatter.step(last) == super(JsonLines28, twin).step(last)
