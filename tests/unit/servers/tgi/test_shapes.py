@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from penstock.servers.generation import PromptToken, TextFinish, TextToken, TopToken
 from penstock.servers.tgi.chat_shapes import Stamp, chat_chunk, chat_completion
