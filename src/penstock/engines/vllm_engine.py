@@ -32,6 +32,7 @@ class _Request:
     submit: Submit
     prompt_logprobs: list[float] = field(default_factory=list)
     prompt_reported: bool = False
+    produced: int = 0
 
 
 class Vllm:
@@ -123,15 +124,16 @@ class Vllm:
                 yield PromptLogprobs(request_id, tuple(request.prompt_logprobs))
         (answer,) = output.outputs
         for token, known in zip(answer.token_ids, answer.logprobs or (), strict=True):
+            request.produced += 1
             yield Token(request_id, token, known[token].logprob, _likeliest(known, sampling.top_n_tokens))
         if answer.finish_reason is None:
             return
         del self._requests[request_id]
         match answer.finish_reason:
-            case "length":
-                yield Finish(request_id, "length")
-            case "stop":
+            case "stop" if request.produced < sampling.max_new_tokens:
                 yield Finish(request_id, "eos_token")
+            case "length" | "stop":  # the length wins where the last token allowed is the end
+                yield Finish(request_id, "length")
             case reason:
                 yield Finish(request_id, "error", f"vLLM ended the request: {reason}")
 
