@@ -153,7 +153,7 @@ def environ(home: Path, model_dir: Path, port: int, given: Mapping[str, str]) ->
 
 
 @contextmanager
-def running(home: Path, model_dir: Path, *, deadline_s: float = 60, **given: str) -> Iterator[Server]:
+def running(home: Path, model_dir: Path, deadline_s: float = 60, /, **given: str) -> Iterator[Server]:
     """A server that answers /ping, ended with SIGTERM. Raises AssertionError with its log when it does not come up."""
     home.mkdir(parents=True, exist_ok=True)
     port, log = free_port(), home / "log"

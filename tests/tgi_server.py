@@ -151,7 +151,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    home: Path, model_dir: Path, *, flags: Sequence[str] | None = None, deadline_s: float = 60, **given: str
+    home: Path, model_dir: Path, deadline_s: float = 60, /, *, flags: Sequence[str] | None = None, **given: str
 ) -> Iterator[Server]:
     """A server that answers; ended with SIGTERM. Raises AssertionError with its log when it does not come up.
 

@@ -109,7 +109,7 @@ def first_start(
     def served(name: str) -> tuple[str, list[int]]:
         home = root / name
         home.mkdir()
-        with tgi_server.running(home, home, deadline_s=STARTS_S, **given) as server:
+        with tgi_server.running(home, home, STARTS_S, **given) as server:
             return server.log, ids_in(server.ask(REQUEST).body)
 
     with ThreadPoolExecutor() as pool:
@@ -125,7 +125,7 @@ def t5(
     home = tmp_path_factory.mktemp("t5")
     (home / "environment").symlink_to(interpreter("transformers").parents[1])
     linked = pythons | {"PENSTOCK_TRANSFORMERS_PYTHON": str(home / "environment" / "bin" / "python")}
-    with tgi_server.running(home, home, deadline_s=STARTS_S, HF_MODEL_ID=str(endless["t5"]), **TGI, **linked) as server:
+    with tgi_server.running(home, home, STARTS_S, HF_MODEL_ID=str(endless["t5"]), **TGI, **linked) as server:
         yield server
 
 
@@ -137,7 +137,7 @@ def sharded(
     home = tmp_path_factory.mktemp("sharded")
     given = {"HF_MODEL_ID": str(endless["llama"]), "SM_NUM_GPUS": "2", "PENSTOCK_ENGINE": "vllm"}
     environment = TGI | pythons | given | {"PENSTOCK_VLLM_PYTHON": vllm}
-    with tgi_server.running(home, home, deadline_s=STARTS_S, **environment) as server:
+    with tgi_server.running(home, home, STARTS_S, **environment) as server:
         yield server
 
 
@@ -200,7 +200,7 @@ def test_lmi_serves_an_encoder_decoder_by_transformers(
     directory = lmi_server.write_properties(
         tmp_path / "m", f"option.model_id={endless['t5']}", "option.rolling_batch=auto", "option.dtype=fp32"
     )
-    with lmi_server.running(tmp_path, directory, deadline_s=STARTS_S, **LMI, **pythons) as server:
+    with lmi_server.running(tmp_path, directory, STARTS_S, **LMI, **pythons) as server:
         assert "rolling_batch=auto, dtype=fp32 is served by the transformers engine" in choice_of(server.log)
         assert ids_in(server.ask(REQUEST).body) == answers["t5"]
 
@@ -218,7 +218,7 @@ def test_a_llama_is_converted_once(
         assert "served by the openvino engine in torch.float32 on cpu: a model of type llama" in choice_of(log)
         assert ids == answers["llama"]
     given = TGI | pythons | {"HF_MODEL_ID": str(endless["llama"]), "PENSTOCK_MODELS": str(first_start.models)}
-    with tgi_server.running(tmp_path, tmp_path, deadline_s=STARTS_S, **given) as server:
+    with tgi_server.running(tmp_path, tmp_path, STARTS_S, **given) as server:
         assert "converting" not in server.log
         assert ids_in(server.ask(REQUEST).body) == answers["llama"]
         leaves_in_the_middle(server)
@@ -270,7 +270,7 @@ def test_what_names_another_engine_is_mapped_and_told_in_one_line(
     directory = lmi_server.write_properties(
         tmp_path / "m", f"option.model_id={first_start.converted}", "option.dtype=fp32", *lines
     )
-    with lmi_server.running(tmp_path, directory, deadline_s=STARTS_S, **LMI, **pythons) as server:
+    with lmi_server.running(tmp_path, directory, STARTS_S, **LMI, **pythons) as server:
         line = choice_of(server.log)
         assert f"model model: {said}, dtype=fp32 is served by the openvino engine" in line
         assert ("option.rolling_batch=vllm can't be had" in line) == ("vllm" in said)
