@@ -175,7 +175,8 @@ async def test_prompt_logprobs_are_known_whatever_is_cached(engine: EngineProces
 
 async def test_an_end_token_ends_unless_it_is_ignored(engine: EngineProcess, oracle: Oracle) -> None:
     right = oracle.plain[0]
-    ended = await ask(engine, right.prompt, replace(GREEDY, ignore_eos=False))
+    longer = GREEDY.max_new_tokens + 5  # its last token would be the end, and then the length is told
+    ended = await ask(engine, right.prompt, replace(GREEDY, ignore_eos=False, max_new_tokens=longer))
     assert ended.tokens == right.tokens[: right.tokens.index(oracle.end) + 1]
     assert ended.finish.reason == "eos_token"
     assert (await ask(engine, right.prompt, GREEDY)).finish.reason == "length"
