@@ -176,7 +176,18 @@ class Load:
         self._server.streams.clear()
         for stream in streams.values():
             stream.sock.close()
-        self.run(0.15)  # the system under test leaves the server in the streams that did not end
+        self._settle()
+
+    def _settle(self, quiet_s: float = 0.3, deadline_s: float = 10.0) -> None:
+        """The system under test leaves the server in the streams that did not end.
+
+        A request that it passes on only now would be taken for one of the next system's, which asks for the same streams.
+        """
+        end = time.monotonic() + deadline_s
+        since = time.monotonic()
+        while since + quiet_s > (now := time.monotonic()) < end:
+            if self._turn(0.05):
+                since = now
 
     def _connect(self, port: int, request: bytes, tls: ssl.SSLContext | None) -> None:
         sock = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -217,14 +228,17 @@ class Load:
         spent = tuple(after - before for after, before in zip(cpu_us(pids), cpu, strict=True))
         return Sample(self.parts - parts, self.requests - requests, spent, time.monotonic() - begin)
 
-    def _turn(self, timeout: float) -> None:
+    def _turn(self, timeout: float) -> bool:
+        """What is ready. Returns whether anything was."""
         streams = self._streams
-        for fd, _ in self._epoll.poll(timeout):
+        ready = self._epoll.poll(timeout)
+        for fd, _ in ready:
             stream = streams.get(fd)
             if stream is not None:
                 self._at_client(stream)
             else:
                 self._server.turn(fd)
+        return bool(ready)
 
     def _at_client(self, stream: _Stream) -> None:
         sock = stream.sock
