@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 LOCKS = Path(__file__).parent.parent / "tests" / "engines" / "locks"
@@ -18,31 +19,43 @@ TRIES = 3
 def main(root: Path, names: list[str]) -> None:
     """Create what is missing or was made from another lock; what is complete stays."""
     for name in names or sorted(lock.stem for lock in LOCKS.glob("*.txt")):
-        lock = LOCKS / f"{name}.txt"
-        target = root / name
-        made_from = target / "made-from.txt"
-        if made_from.is_file() and made_from.read_text() == lock.read_text():
-            continue
-        print(f"    {name}: {lock.read_text().count('==')} packages, torch among them", flush=True)
-        shutil.rmtree(target, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", target], check=True)
-        _install(target / "bin" / "python", lock)
-        made_from.write_text(lock.read_text())
+        make(root / name, LOCKS / f"{name}.txt", name, "torch among them", finish=_leave_out_what_does_not_fit)
 
 
-def _install(python: Path, lock: Path) -> None:
+def make(target: Path, lock: Path, name: str, size: str, *options: str, finish: Callable[[Path], None]) -> None:
+    """The environment `target` from `lock`, put right by `finish`, if it is not there yet. `options` are for `pip install`."""
+    made_from = target / "made-from.txt"
+    if made_from.is_file() and made_from.read_text() == lock.read_text():
+        return
+    print(f"    {name}: {lock.read_text().count('==')} packages, {size}", flush=True)
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", target], check=True)
+    _install([*_pip(target), "install", *options, "--requirement", lock], name)
+    finish(target)
+    made_from.write_text(lock.read_text())
+
+
+def _pip(target: Path) -> list[str | Path]:
+    return [target / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+
+def _install(command: list[str | Path], name: str) -> None:
     """Run it again when it fails: a registry that does not answer once is no reason to fail."""
-    pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     for left in range(TRIES - 1, -1, -1):
-        if subprocess.run([*pip, "install", "--requirement", lock], check=False).returncode == 0:
-            break
-        print(f"    {lock.stem} failed; {left} tries left", flush=True)
-        if not left:
-            sys.exit(1)
-    # optimum-intel asks for torchvision, and its wheel fits only the torch of the same registry. Text needs none of it, but
-    # transformers imports it where it lies.
+        if subprocess.run(command, check=False).returncode == 0:
+            return
+        print(f"    {name} failed; {left} tries left", flush=True)
+    sys.exit(1)
+
+
+def _leave_out_what_does_not_fit(target: Path) -> None:
+    """optimum-intel asks for torchvision, and its wheel fits only the torch of the same registry.
+
+    Text needs none of it, but transformers imports it where it lies.
+    """
+    python = target / "bin" / "python"
     if subprocess.run([python, "-c", "import torchvision"], check=False, capture_output=True).returncode != 0:
-        subprocess.run([*pip, "uninstall", "--yes", "torchvision"], check=True)
+        subprocess.run([*_pip(target), "uninstall", "--yes", "torchvision"], check=True)
 
 
 if __name__ == "__main__":

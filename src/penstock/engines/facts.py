@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,15 @@ _DEVICES = Path("/dev")
 _NVIDIA_SMI_TIMEOUT_S = 10.0
 
 
+def holds_weights(names: Iterable[str]) -> bool:
+    """Whether PyTorch weights are among the files of a model's directory."""
+    return any(name.endswith((".safetensors", ".bin")) and name != "openvino_model.bin" for name in names)
+
+
 def model_facts(directory: Path) -> ModelFacts:
     """What lies in `directory`. Raises ValueError, in one line, when its `config.json` is none."""
     names = {entry.name for entry in directory.iterdir()}
-    weights = any(name.endswith((".safetensors", ".bin")) and name != "openvino_model.bin" for name in names)
+    weights = holds_weights(names)
     ir, tokenizer = "openvino_model.xml" in names, "tokenizer.json" in names
     if not (directory / "config.json").is_file():
         return ModelFacts(directory, openvino=ir, weights=weights, tokenizer=tokenizer)

@@ -34,8 +34,9 @@ from penstock.gateway.peers import is_secure, source_ip
 from penstock.gateway.pipeline import Pipeline
 from penstock.gateway.routing import Route, VariantRoute, choose
 from penstock.gateway.sessions import NEW, Session, read_new_session
+from penstock.gateway.tokens import chunk_of
 from penstock.gateway.trace import instant
-from penstock.gateway.upstream import Dial, Failure, Target, Upstream, chunk_of, reach
+from penstock.gateway.upstream import Dial, Failure, Target, Upstream, reach
 from penstock.policies import Question, authorize
 from penstock.policies.context import of_request
 from penstock.wire.sigv4 import hash_of

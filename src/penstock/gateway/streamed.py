@@ -16,9 +16,8 @@ from penstock.gateway import answers, failures
 from penstock.gateway.headers import SESSION, STREAMED
 from penstock.gateway.invocation import Invocation
 from penstock.gateway.sessions import NEW
-from penstock.gateway.tokens import socket_of
+from penstock.gateway.tokens import chunk_of, socket_of
 from penstock.gateway.trace import instant
-from penstock.gateway.upstream import chunk_of
 from penstock.wire.eventstream import exception_frame, part_frame, part_head
 
 _TAIL = Struct("!I2s").pack

@@ -1,12 +1,13 @@
 """The token path's short cut: from a container's read to a client's socket in one step of the compiled twin.
 
-Owns which class an upstream connection is made of, and which clients' sockets may be written past their transport. It must never know what
-a stream means.
+Owns which class an upstream connection is made of, what a read that is exactly one chunk looks like, and which clients' sockets may be
+written past their transport. It must never know what a stream means.
 """
 
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from uvloop.loop import TCPTransport  # type: ignore[attr-defined]  # there, and not in its stubs
@@ -38,6 +39,16 @@ class TokensHere:
 
     def close_tokens(self) -> None:
         """The stream is over: nothing goes to the client any more."""
+
+
+@lru_cache(maxsize=8192)
+def chunk_of(length: int) -> tuple[tuple[bytes, ...], int]:
+    """How a read of that many bytes begins if it is exactly one chunk, its size in either case; and where its data begins."""
+    for digits in range(1, 8):
+        size = length - digits - 4
+        if size > 0 and len(f"{size:x}") == digits:
+            return (b"%x\r\n" % size, b"%X\r\n" % size), digits + 2
+    return (), 0
 
 
 def socket_of(transport: asyncio.Transport) -> int:

@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable
 from enum import Enum
 from fcntl import ioctl
-from functools import lru_cache
 from termios import FIONREAD
 from typing import Protocol, cast
 
@@ -433,16 +432,6 @@ class Upstream(Tokens, asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._ended = not self._interim
-
-
-@lru_cache(maxsize=8192)
-def chunk_of(length: int) -> tuple[tuple[bytes, ...], int]:
-    """How a read of that many bytes begins if it is exactly one chunk, its size in either case; and where its data begins."""
-    for digits in range(1, 8):
-        size = length - digits - 4
-        if size > 0 and len(f"{size:x}") == digits:
-            return (b"%x\r\n" % size, b"%X\r\n" % size), digits + 2
-    return (), 0
 
 
 def _keep_alive_seconds(header: str) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock import aliases, config
-from penstock.engines import conversion, weights
+from penstock.engines import conversion, facts, weights
 from penstock.servers import hub, s3prefix
 from penstock.servers.unavailable import ModelUnavailable
 
@@ -106,7 +106,7 @@ def check_usable(directory: Path) -> None:
 def check_weights(directory: Path) -> None:
     """Raises ModelUnavailable, naming what is missing, when an engine that loads PyTorch weights could not load `directory`."""
     names = {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()
-    if not any(name.endswith((".safetensors", ".bin")) and name != "openvino_model.bin" for name in names):
+    if not facts.holds_weights(names):
         raise ModelUnavailable(f"{directory} holds no PyTorch weights (*.safetensors or *.bin)")
     missing = [name for name in ("config.json", "tokenizer.json") if name not in names]
     if missing:

@@ -53,8 +53,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be started for a model."""
+    """What is to be started for a model. `source` is its own directory, whatever the engine loads in place of it."""
 
+    source: Path
     choice: Choice
     options: EngineOptions
     command: tuple[str, ...]
@@ -93,15 +94,15 @@ async def load(wanted: Wanted, environ: Mapping[str, str], *, timeout_s: float =
 def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
     """Find the model, choose its engine, and convert it if that one needs it. Blocking, perhaps for long. Raises ModelUnavailable."""
     home = models.models_directory(environ).parent
-    directory = models.fetch(wanted.model_id, wanted.revision, environ)
+    source = models.fetch(wanted.model_id, wanted.revision, environ)
     asked = replace(wanted.asked, adapters=tuple(adapter.name for adapter in wanted.adapters))
     try:
-        model, machine = facts.model_facts(directory), facts.machine_facts(home, environ)
+        model, machine = facts.model_facts(source), facts.machine_facts(home, environ)
         chosen = choice.choose(asked, model, machine)
         terms = choice.terms(chosen, asked, model, machine)
     except (ChoiceError, ValueError) as error:
         raise ModelUnavailable(str(error)) from error
-    directory = models.prepare(directory, chosen.engine, environ, terms.quantize)
+    directory = models.prepare(source, chosen.engine, environ, terms.quantize)
     options = _options(wanted, chosen, terms, directory, on_cpu=not machine.gpus)
     if wanted.adapters:
         found = adapters.locate(wanted.adapters, environ)
@@ -117,7 +118,7 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
             *lines,
             f"guessing {wanted.speculate} tokens ahead: the {chosen.engine} engine does not, and answers the same",
         )
-    return Plan(chosen, options, _command(chosen, home, environ), lines)
+    return Plan(source, chosen, options, _command(chosen, home, environ), lines)
 
 
 def _options(wanted: Wanted, chosen: Choice, terms: Terms, directory: Path, *, on_cpu: bool) -> EngineOptions:

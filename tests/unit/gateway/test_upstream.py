@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.gateway.upstream import Failure, Target, Upstream, chunk_of
+from penstock.gateway.tokens import chunk_of
+from penstock.gateway.upstream import Failure, Target, Upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

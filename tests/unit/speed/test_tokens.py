@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from penstock._speed import COMPILED, WHY_NOT
 from penstock.gateway.streamed import _chunk
-from penstock.gateway.tokens import Tokens, socket_of
+from penstock.gateway.tokens import Tokens, chunk_of, socket_of
 from penstock.gateway.trace import Trace
-from penstock.gateway.upstream import chunk_of
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason=f"no compiled twin: {WHY_NOT}")
 LONGEST = 8192

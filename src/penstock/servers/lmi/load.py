@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
+from pathlib import Path
 
 from penstock.engines.base import EngineError
 from penstock.engines.chattemplate import ChatTemplate, TemplateError
@@ -93,7 +94,7 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
     loaded = await textmodel.load(wanted, environ, timeout_s=settings.model_loading_timeout_s)
     try:
         template = _template(settings, loaded.tokenizer)
-        host = await _formatters(settings, environ)
+        host = await _formatters(settings, loaded.plan.source, environ)
     except BaseException:
         await loaded.engine.close()
         raise
@@ -118,13 +119,11 @@ def _adapters(settings: ModelSettings, environ: Mapping[str, str]) -> tuple[Adap
     return found
 
 
-async def _formatters(settings: ModelSettings, environ: Mapping[str, str]) -> FormatterHost | None:
+async def _formatters(settings: ModelSettings, model: Path, environ: Mapping[str, str]) -> FormatterHost | None:
     """The process of a model.py that formats, if there is one. Raises HandlerFailed, RequirementsError."""
     if not settings.formatters:
         return None
     command = await _command(settings, environ)
-    named = settings.model_id or str(settings.directory)
-    model = await asyncio.to_thread(models.fetch, named, settings.revision, environ)  # it is there already
     properties = {**await asyncio.to_thread(handler_properties, settings, environ), "model_id": str(model)}
     log.info("model %s: its requests and answers go through %s", settings.name, settings.formatters)
     return await FormatterHost.start(

@@ -231,28 +231,36 @@ def build(
         max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 0),
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),
-        tgi_compat=version >= (0, 28) and options.get("tgi_compat", "false").lower() == "true",
-        bedrock_compat=version >= (0, 28) and options.get("bedrock_compat", "false").lower() == "true",
+        tgi_compat=version >= (0, 28) and _is_true(options, "tgi_compat"),
+        bedrock_compat=version >= (0, 28) and _is_true(options, "bedrock_compat"),
         tool_call_parser=_tool_call_parser(options),
         chat_template=options.get("chat_template", ""),
-        stateful_sessions=version >= (0, 34) and options.get("enable_stateful_sessions", "true").lower() == "true",
+        stateful_sessions=version >= (0, 34) and _is_true(options, "enable_stateful_sessions", unset="true"),
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
         quantize=_quantize(options),
         speculate=_speculate(options),
         draft_model=options.get("speculative_draft_model", ""),
-        tensor_parallel_degree=0
-        if options.get("tensor_parallel_degree", "").lower() == "max"
-        else number.option("tensor_parallel_degree", 1),
+        tensor_parallel_degree=_tensor_parallel_degree(options, number),
         max_model_len=number.option("max_model_len", 0),
-        trust_remote_code=options.get("trust_remote_code", "false").lower() == "true",
-        enable_lora=options.get("enable_lora", "false").lower() == "true",
+        trust_remote_code=_is_true(options, "trust_remote_code"),
+        enable_lora=_is_true(options, "enable_lora"),
         adapters=options.get("adapters") or "adapters",
         max_loras=number.option("max_loras", 4),
         max_lora_rank=number.option("max_lora_rank", 0),
         engine_forced=environ.get("PENSTOCK_ENGINE", "").strip(),
-        requirements_warn_only=options.get("requirements_warn_only", "false").lower() == "true",
+        requirements_warn_only=_is_true(options, "requirements_warn_only"),
     )
     return _complete(settings)
+
+
+def _tensor_parallel_degree(options: Mapping[str, str], number: _Numbers) -> int:
+    """0 for `max`."""
+    is_max = options.get("tensor_parallel_degree", "").lower() == "max"
+    return 0 if is_max else number.option("tensor_parallel_degree", 1)
+
+
+def _is_true(options: Mapping[str, str], name: str, unset: str = "") -> bool:
+    return options.get(name, unset).lower() == "true"
 
 
 def merge_options(pairs: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -339,7 +347,7 @@ def _quantize(options: Mapping[str, str]) -> str:
     value = options.get("quantize", "")
     if not value:
         loads = (("load_in_4bit", "bitsandbytes4"), ("load_in_8bit", "bitsandbytes8"))
-        return next((name for key, name in loads if options.get(key, "").lower() == "true"), "")
+        return next((name for key, name in loads if _is_true(options, key)), "")
     _one_of("option.quantize", value, QUANTIZERS)
     if "dtype" in options:
         raise SettingsError(
@@ -437,7 +445,7 @@ def _batches_by_hand(settings: ModelSettings) -> bool:
     """Whether `rolling_batch=disable` is meant: from 0.33 it also goes with the engines that batch by themselves."""
     options = settings.options
     entry = options.get("entryPoint", options.get("entrypoint", ""))
-    asynchronous = options.get("async_mode", "").lower() == "true" or entry.startswith("djl_python.lmi_")
+    asynchronous = _is_true(options, "async_mode") or entry.startswith("djl_python.lmi_")
     return options.get("rolling_batch", "").lower() == "disable" and not (settings.version >= (0, 33) and asynchronous)
 
 

@@ -247,11 +247,35 @@ def _accept(item: Input) -> str:
     return "application/json" if "*/*" in accept else accept
 
 
-_service = HuggingFaceService()
+class StandIn(HuggingFaceService):
+    """The service of a library that is not used here."""
+
+    library = ""
+    """Its name, for the log."""
+
+    def initialize(self, properties: dict[str, str]) -> None:
+        logging.info("%s is not used here: the model runs through the transformers library", self.library)
+        super().initialize(properties)
 
 
-def handle(inputs: Input) -> Output | None:
-    """The default handler."""
-    if not _service.initialized:
-        _service.initialize(inputs.get_properties())
-    return None if inputs.is_empty() else _service.inference(inputs)
+def handler_of(service: HuggingFaceService) -> Callable[[Input], Output | None]:
+    """The `handle` of a module: the first call loads the model, and one without content does no more."""
+
+    def handle(inputs: Input) -> Output | None:
+        if not service.initialized:
+            service.initialize(inputs.get_properties())
+        return None if inputs.is_empty() else service.inference(inputs)
+
+    return handle
+
+
+def partition_of(service: HuggingFaceService) -> Callable[[Input], None]:
+    """The `partition` of a module: it loads the model, which has nothing to be cut into parts for."""
+
+    def partition(inputs: Input) -> None:
+        service.initialize(inputs.get_properties())
+
+    return partition
+
+
+handle = handler_of(HuggingFaceService())

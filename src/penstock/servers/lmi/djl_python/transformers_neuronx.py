@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-
-from .huggingface import HuggingFaceService
-from .inputs import Input
-from .outputs import Output
+from .huggingface import StandIn, handler_of, partition_of
 
 
-class TransformersNeuronXService(HuggingFaceService):
+class TransformersNeuronXService(StandIn):
     """The same requests and answers; a plain text is one prompt, and a list of JSON is prompts."""
 
     engine = "transformers-neuronx"
-
-    def initialize(self, properties: dict[str, str]) -> None:
-        logging.info("Neuron is not used here: the model runs through the transformers library")
-        super().initialize(properties)
+    library = "Neuron"
 
 
 _service = TransformersNeuronXService()
-
-
-def partition(inputs: Input) -> None:
-    """Load the model, which has nothing to be cut into parts for."""
-    _service.initialize(inputs.get_properties())
-
-
-def handle(inputs: Input) -> Output | None:
-    if not _service.initialized:
-        _service.initialize(inputs.get_properties())
-    return None if inputs.is_empty() else _service.inference(inputs)
+partition = partition_of(_service)
+handle = handler_of(_service)
