@@ -50,6 +50,12 @@ async def test_an_end_token_ends(engine: EngineProcess, oracle: Oracle) -> None:
     assert len(answer.tokens) == count + 3
 
 
+async def test_log_probabilities_that_nobody_is_told_change_no_token(engine: EngineProcess, oracle: Oracle) -> None:
+    right = oracle.plain[0]
+    answer = await ask(engine, right.prompt, replace(GREEDY, logprobs=False))
+    assert answer.tokens == right.tokens
+
+
 async def test_cancelling_one_changes_nothing_for_its_neighbour(engine: EngineProcess, oracle: Oracle) -> None:
     neighbour = asyncio.create_task(ask(engine, oracle.plain[0].prompt, GREEDY))
     async with aclosing(

@@ -138,7 +138,9 @@ def _one_model(bench: Bench, server: Penstock, shape: Shape, source: Path) -> No
     tokenizer = TextTokenizer.load(source)
     with contextlib.ExitStack() as stack:
         systems = [server.system("endpoint", shape.name, image)]
-        systems.append(stack.enter_context(peers.direct(f"engine-{shape.name}", converted, tokenizer, bench.directory)))
+        told = image == TGI  # whose tokens have log-probabilities; LMI's lines of 0.23 have none
+        engine = peers.direct(f"engine-{shape.name}", converted, tokenizer, bench.directory, logprobs=told)
+        systems.append(stack.enter_context(engine))
         systems += _peers(bench, stack, shape, source)
         if shape is LLAMA:
             server.deploy("int8", LMI, source, quantize="int8")

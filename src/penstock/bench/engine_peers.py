@@ -287,7 +287,7 @@ def llama_cpp(shape: Shape, log: Path) -> Iterator[System]:
 
 
 @contextlib.contextmanager
-def direct(name: str, model: Path, tokenizer: TextTokenizer, log: Path) -> Iterator[System]:
+def direct(name: str, model: Path, tokenizer: TextTokenizer, log: Path, *, logprobs: bool) -> Iterator[System]:
     """`engine_direct.py`: the engine in a process of its own, which nothing else talks to while it runs."""
     arguments = [sys.executable, "-P", "-m", "penstock.bench.engine_direct", str(model)]
     with (log / f"{name}.log").open("ab") as errors:
@@ -305,7 +305,7 @@ def direct(name: str, model: Path, tokenizer: TextTokenizer, log: Path) -> Itera
     requests, answers = child.stdin, child.stdout
 
     def ask(prompts: Sequence[str], tokens: int) -> Sample:
-        job = {"prompts": [tokenizer.encode(prompt) for prompt in prompts], "tokens": tokens}
+        job = {"prompts": [tokenizer.encode(prompt) for prompt in prompts], "tokens": tokens, "logprobs": logprobs}
         requests.write(json.dumps(job) + "\n")
         requests.flush()
         if not (line := answers.readline()):

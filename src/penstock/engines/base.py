@@ -46,6 +46,8 @@ class Sampling:
     ignore_eos: bool = False
     prompt_logprobs: bool = False
     """Ask for one `PromptLogprobs` before the first token."""
+    logprobs: bool = True
+    """Whether `Token.logprob` is told to anybody: an engine that saves something by it then gives NaN."""
     grammar: Grammar | None = None
     """A grammar that the engine does not take is a `Finish` with `refused`."""
     typical_p: float = 1.0

@@ -124,7 +124,8 @@ class OpenVino:
                     fresh = len(tokens) - count
                     yield PromptLogprobs(request_id, _aligned(logprobs[: len(logprobs) - fresh], count))
                     tokens, logprobs = tokens[count:], logprobs[len(logprobs) - fresh :]
-                for token, logprob in zip(tokens, logprobs, strict=True):
+                told = request.submit.sampling.logprobs
+                for token, logprob in zip(tokens, logprobs if told else (math.nan,) * len(tokens), strict=True):
                     request.produced += 1
                     yield Token(request_id, token, logprob)
                 stopped = output.finish_reason == genai.GenerationFinishReason.STOP
@@ -157,7 +158,7 @@ class OpenVino:
     def _generation_config(self, sampling: Sampling) -> Any:
         config = genai.GenerationConfig()
         config.max_new_tokens = sampling.max_new_tokens
-        config.logprobs = 1
+        config.logprobs = int(sampling.logprobs or sampling.prompt_logprobs)
         config.echo = sampling.prompt_logprobs
         config.repetition_penalty = sampling.repetition_penalty
         config.frequency_penalty = sampling.frequency_penalty

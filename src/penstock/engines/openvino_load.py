@@ -70,7 +70,12 @@ def pipeline(options: EngineOptions, config: ModelConfig, arithmetic: str, gramm
     scheduler.max_num_seqs = options.max_batch_size
     scheduler.enable_prefix_caching = options.prefix_cache
     scheduler.cache_size = options.kv_cache_gb
-    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": arithmetic, "KV_CACHE_PRECISION": arithmetic}
+    properties: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": arithmetic,
+        "KV_CACHE_PRECISION": arithmetic,
+        # Bound threads can't leave a core that the gateway or another replica uses for a moment, and two replicas bind to the same ones.
+        "ENABLE_CPU_PINNING": False,
+    }
     if options.threads:
         properties["INFERENCE_NUM_THREADS"] = options.threads
     tokenizer = grammars.tokenizer if grammars is not None else None

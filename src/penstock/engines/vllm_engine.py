@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from penstock.engines.base import EngineInfo, Feature, Finish, PromptLogprobs, Sampling, Submit, Token
@@ -123,9 +124,11 @@ class Vllm:
                 request.prompt_reported = True
                 yield PromptLogprobs(request_id, tuple(request.prompt_logprobs))
         (answer,) = output.outputs
-        for token, known in zip(answer.token_ids, answer.logprobs or (), strict=True):
+        told = _told(sampling)
+        for token, known in zip(answer.token_ids, answer.logprobs if told else repeat({}), strict=told):
             request.produced += 1
-            yield Token(request_id, token, known[token].logprob, _likeliest(known, sampling.top_n_tokens))
+            logprob = known[token].logprob if told else math.nan
+            yield Token(request_id, token, logprob, _likeliest(known, sampling.top_n_tokens))
         if answer.finish_reason is None:
             return
         del self._requests[request_id]
@@ -186,12 +189,16 @@ class Vllm:
             # End tokens are those that we name, whatever vLLM reads in the tokenizer's files.
             ignore_eos=True,
             stop_token_ids=sorted(ends),
-            logprobs=sampling.top_n_tokens,
+            logprobs=sampling.top_n_tokens if _told(sampling) else None,
             prompt_logprobs=0 if sampling.prompt_logprobs else None,
             structured_outputs=grammar,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
+
+
+def _told(sampling: Sampling) -> bool:
+    return sampling.logprobs or sampling.top_n_tokens > 0
 
 
 def _likeliest(known: Mapping[int, Any], count: int) -> tuple[tuple[int, float], ...]:

@@ -86,6 +86,18 @@ def test_guessing_ahead_changes_no_token(plain: Any, guessing: Any, tiny_model: 
         assert (mine[-1].reason, mine[-1].error) == (theirs[-1].reason, theirs[-1].error)
 
 
+def test_log_probabilities_that_nobody_is_told_change_no_token(plain: Any, guessing: Any, tiny_model: Path) -> None:
+    prompts = [ids(tiny_model, text) for text in (RECITAL * 2, "x one")]
+    told, untold = Sampling(max_new_tokens=20), Sampling(max_new_tokens=20, logprobs=False)
+    expected, _ = run(plain, prompts, told)
+    for engine in (plain, guessing):
+        got, _ = run(engine, prompts, untold)
+        assert [tokens(events) for events in got] == [tokens(events) for events in expected]
+        assert all(math.isnan(each) for events in got for each in logprobs(events))
+    (with_prompts,), _ = run(plain, prompts[1:], replace(untold, prompt_logprobs=True))
+    assert [type(event) for event in with_prompts[:2]] == [PromptLogprobs, Token]
+
+
 def test_guesses_that_are_right_save_steps(plain: Any, guessing: Any, tiny_model: Path) -> None:
     prompt = ids(tiny_model, RECITAL * 2 + " one two three")
     sampling = Sampling(max_new_tokens=9)

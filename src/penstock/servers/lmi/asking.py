@@ -85,6 +85,7 @@ def _text(request: Invocation, settings: ModelSettings) -> Ask:
         given = replace(given, details=True)
     if not given.details:  # which alone tells of them
         given = replace(given, top_n_tokens=0)
+    given = replace(given, logprobs=settings.version >= (0, 26))
     name = settings.output_formatter
     if (0, 28) <= settings.version < (0, 33):  # A request's own wins there; 0.33 no longer reads it.
         name = _formatter_name(text.parameters.get("output_formatter")) or name
@@ -147,7 +148,8 @@ def _chat(body: Mapping[str, Any], request: Invocation, settings: ModelSettings,
     formatter = levels.chat(
         completion, stream=asked.stream, events=request.openai or settings.output_formatter in ("sse", "sse_chat")
     )
-    return Ask(chat.prompt(template, asked), asked.parameters, formatter, special=False, model=asked.model)
+    given = replace(asked.parameters, logprobs=asked.logprobs)
+    return Ask(chat.prompt(template, asked), given, formatter, special=False, model=asked.model)
 
 
 def _prompt(body: Mapping[str, Any], settings: ModelSettings) -> Ask:
@@ -163,6 +165,7 @@ def _prompt(body: Mapping[str, Any], settings: ModelSettings) -> Ask:
         chat.sampling(given, given.whole("max_tokens", 16, least=1)),
         return_full_text=given.flag("echo", False),
         grammar=chat.response_grammar(body),
+        logprobs=False,
     )
     events = settings.output_formatter == "sse"
     formatter = levels.text_completion(completion, stream=given.flag("stream", False), events=events)

@@ -61,6 +61,8 @@ class TextParameters:
     decoder_input_details: bool = False
     grammar: Grammar | None = None
     """What the answer's text must keep to."""
+    logprobs: bool = True
+    """Whether the answer tells how likely its tokens were."""
     adapter: str = ""
     """The LoRA adapter that answers; empty is the model itself."""
     top_n_tokens: int = 0

@@ -86,6 +86,7 @@ class TextModel:
             ignore_eos=given.ignore_eos,
             prompt_logprobs=given.decoder_input_details,
             grammar=given.grammar,
+            logprobs=given.logprobs,
             adapter=given.adapter,
             typical_p=given.typical_p,
             top_n_tokens=given.top_n_tokens or (given.top_logprobs if told else 0),
@@ -150,6 +151,8 @@ class RollingBatch(TextModel):
             ask = asking.read(request, self.settings, template, self.generation.engine.info.adapters)
             prompt = await self.encode(ask.inputs, ask.parameters, special=ask.special)
             sampling = self.sampling(prompt, ask.parameters)
+            if writer is not None:  # whose formatter may tell anything
+                sampling = replace(sampling, logprobs=True)
         except BadInput as error:
             return Reply(424, {"Content-Type": "application/json"}, formatters.failure(str(error), 424))
         asked = Asked(

@@ -96,6 +96,8 @@ async def answered(
         ({"top_n_tokens": 3, "details": True}, (0, 28), {"top_n_tokens": 0}),
         ({"top_n_tokens": 3, "details": True}, (0, 33), {"top_n_tokens": 0}),
         ({"decoder_input_details": True, "details": True}, (0, 29), {"prompt_logprobs": True}),
+        ({}, (0, 23), {"logprobs": False}),
+        ({}, (0, 26), {"logprobs": True}),
     ],
 )
 async def test_what_an_able_engine_is_told(
@@ -133,6 +135,17 @@ async def test_the_likeliest_tokens_of_an_answer(tiny_model: Path) -> None:
     _, reply = await answered(tiny_model, {"parameters": parameters}, ABLE)
     details = json.loads(cast(bytes, reply.body))["details"]
     assert [[top["text"] for top in step] for step in details["top_tokens"]] == [[" one", " two"], [" two", " three"]]
+
+
+@pytest.mark.parametrize(("more", "told"), [({}, False), ({"logprobs": True}, True)])
+async def test_a_chat_asks_for_log_probabilities_only_where_it_tells_them(
+    tiny_model: Path, more: dict[str, Any], told: bool
+) -> None:
+    body = {"messages": [{"role": "user", "content": "zero"}], "max_tokens": 2, **more}
+    sampling, reply = await answered(tiny_model, body, (), (0, 33))
+    assert reply.status == 200
+    assert sampling is not None
+    assert sampling.logprobs is told
 
 
 @pytest.mark.parametrize(
