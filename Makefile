@@ -49,7 +49,7 @@ check: $(VENV)/.dev ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 .types:
-	@$(BIN)/mypy
+	@$(BIN)/mypy --num-workers 2
 
 .imports:
 	@$(BIN)/lint-imports --no-logo > .import_linter_report; status=$$?; \
