@@ -7,6 +7,7 @@ AWS's page: "Stateful sessions with Amazon SageMaker models".
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -67,7 +68,10 @@ class Sessions:
     def _append(self, session: Session) -> None:
         with self._locked():
             self._catch_up()
-            os.write(self._file, _encoder.encode(session) + b"\n")
+            torn = os.fstat(self._file).st_size > self._read_to  # by a writer that died, or found the disk full: it ends here
+            line = b"\n" * torn + _encoder.encode(session) + b"\n"
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             self._catch_up()
             if self._read_to > self._compact_at:
                 self._compact()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -63,6 +64,38 @@ def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
     one = Sessions(path)
     one.remember(session(1))
     assert one.find("arn", "s1", 0.0)
+    one.close()
+
+
+def test_a_line_that_a_dying_worker_left_unended_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    one, other = (Sessions(path) for _ in range(2))
+    one.remember(session(1))
+    with path.open("ab") as file:
+        file.write(b'{"id": "half", "endp')
+    one.remember(session(2))
+    other.forget("arn", "s1")
+    for reader in (one, other, fresh := Sessions(path)):
+        assert reader.find("arn", "s1", 0.0) is None
+        assert reader.find("arn", "s2", 0.0) == session(2)
+    for sessions_of in (one, other, fresh):
+        sessions_of.close()
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_an_error_and_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Sessions(tmp_path / "s.jsonl")
+    one.remember(session(1))
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:20]))
+        with pytest.raises(OSError, match="No space left"):
+            one.remember(session(2))
+    assert one.find("arn", "s2", 0.0) is None
+    one.remember(session(3))
+    assert one.find("arn", "s1", 0.0) == session(1)
+    assert one.find("arn", "s3", 0.0) == session(3)
     one.close()
 
 
