@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -110,6 +111,36 @@ def test_a_containers_refusal_and_one_of_ours(house: House) -> None:
         assert "tokenizer" not in json.dumps(line)
     counts = told(house, since).counts
     assert counts == {"Invocations": 1, "Invocation4XXErrors": 1, "InvocationModelErrors": 1}
+
+
+def test_a_container_that_cannot_be_reached_is_a_model_error_and_a_wrong_name_none(house: House) -> None:
+    """AWS counts "low-level socket errors" among InvocationModelErrors, and what it refuses itself nowhere among them."""
+    replica = house.serve(echo)
+    assert replica.server is not None
+    server = replica.server
+
+    async def stop() -> None:
+        server.close()
+        await server.wait_closed()
+
+    house.run(stop())
+    since = len(house.events)
+    runtime = house.client("sagemaker-runtime")
+    for arguments, status in (({}, 424), ({"TargetContainerHostname": "absent"}, 400)):
+        with pytest.raises(ClientError) as caught:
+            runtime.invoke_endpoint(EndpointName="ep", Body=b"{}", **arguments)
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    counts: Counter[str] = Counter()
+
+    def counted() -> bool:
+        counts.clear()
+        for event in house.events[since:]:
+            if event.measured and event.measured.endpoint == "ep":
+                counts.update(event.measured.counts)
+        return counts["Invocations"] == 2
+
+    until(counted, what="both requests counted")
+    assert counts == {"Invocations": 2, "InvocationModelErrors": 1}
 
 
 async def waiting(request: Seen, wire: Wire) -> None:

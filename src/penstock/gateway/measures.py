@@ -75,6 +75,8 @@ class Measures:
             sums.count("MidStreamErrors")
         sent, status = trace.sent, trace.model_status
         if not sent:
+            if trace.error == "ModelError":  # no replica took the connection, or none had room in time
+                sums.count("InvocationModelErrors")
             return
         if not 200 <= status < 300 and trace.error != LEFT:
             sums.count("InvocationModelErrors")
