@@ -14,6 +14,7 @@ from penstock.wire.eventstream import Message
 from tests.waiting import until
 from tests.wire.gateway_fixture import House, Scripted
 from tests.wire.http2 import Http2, Stream, frame, payload_part
+from tests.wire.test_access_log import line_of
 from tests.wire.websockets import BytesMessage, CloseConnection, Socket, TextMessage, echo, speaking
 
 
@@ -300,13 +301,7 @@ def test_the_log_and_the_metrics_have_it(house: House, client: Http2) -> None:
     stream.finish()
     ends_cleanly(stream)
 
-    def line() -> dict[str, object] | None:
-        lines = [json.loads(one) for one in (house.paths.logs / "access.jsonl").read_text().splitlines()]
-        found = [one for one in lines if one["request_id"] == stream.headers["x-amzn-requestid"]]
-        return found[0] if found else None
-
-    noted = until(line, what="the access log's line")
-    assert noted is not None
+    noted = line_of(house, stream.headers["x-amzn-requestid"])
     assert (noted["operation"], noted["status"], noted["error"]) == ("InvokeEndpointWithBidirectionalStream", 200, "")
     assert (noted["parts"], noted["bytes_out"], noted["endpoint"]) == (1, 5, "ep")
     assert any(event.measured and event.measured.counts.get("Invocations") for event in house.events)
