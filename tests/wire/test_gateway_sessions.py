@@ -34,6 +34,8 @@ def stateful(house: House, header: str = DIALECTS[0], lifetime_s: float = 600) -
             elif request.body == b"CLOSE":
                 del said[session]
                 await wire.answer(b"closed", headers={"X-Amzn-SageMaker-Closed-Session-Id": session})
+            elif request.body == b"DIE":
+                wire.writer.close()
             elif session in said:
                 said[session].append(request.body.decode())
                 await wire.answer(" ".join(said[session]).encode(), headers={"X-Amzn-SageMaker-Session-Id": session})
@@ -97,6 +99,35 @@ def test_close(house: House) -> None:
     session = open_session(runtime)
     assert say(runtime, session, "CLOSE")["ClosedSessionId"] == session
     assert refused(lambda: say(runtime, session, "x")) == f"Session {session} of endpoint ep not found."
+
+
+def test_close_by_the_streamed_call(house: House) -> None:
+    """AWS's answer of this call has no header for it; the session is closed all the same."""
+    stateful(house)
+    runtime = house.client("sagemaker-runtime")
+    session = open_session(runtime)
+    assert house.stream(Body=b"CLOSE", SessionId=session) == ([b"closed"], None)
+    assert refused(lambda: say(runtime, session, "x")) == f"Session {session} of endpoint ep not found."
+
+
+def test_an_instance_that_takes_no_connection_is_replaced_by_no_other(house: House) -> None:
+    """The table still has it: the session's request fails, and no replica that knows nothing of the session is asked."""
+    replicas = stateful(house)
+    runtime = house.client("sagemaker-runtime")
+    session = open_session(runtime)
+    server = replicas[int(session.split("-")[1])].server
+    assert server is not None
+
+    async def stop() -> None:
+        server.close()
+
+    house.run(stop())
+    invoke, stream = runtime.invoke_endpoint, runtime.invoke_endpoint_with_response_stream
+    for call, body in ((invoke, b"DIE"), (invoke, b"x"), (stream, b"x")):
+        with pytest.raises(runtime.exceptions.ModelError) as failed:
+            call(EndpointName="ep", Body=body, SessionId=session)
+        assert "could not get a response from the ep endpoint" in failed.value.response["Error"]["Message"]
+    assert open_session(runtime).split("-")[1] != session.split("-")[1], "a new one is opened elsewhere"
 
 
 def test_expiry(house: House) -> None:

@@ -332,6 +332,8 @@ def test_headers_to_the_container(busy: House, call: str) -> None:
 
 @pytest.mark.parametrize("call", BOTH)
 def test_headers_from_the_container(busy: House, call: str) -> None:
+    """Those that the call's own answer has, and no other: of a closed session only InvokeEndpoint tells."""
+
     async def talk(request: Seen, wire: Wire) -> None:
         told = {
             "X-Amzn-SageMaker-Custom-Attributes": "from the container",
@@ -357,10 +359,13 @@ def test_headers_from_the_container(busy: House, call: str) -> None:
     common = {
         "x-amzn-invoked-production-variant": "AllTraffic",
         "x-amzn-sagemaker-custom-attributes": "from the container",
-        "x-amzn-sagemaker-closed-session-id": "s-1",
     }
     own = (
-        {"content-type": "text/of-the-container", "content-length": "4"}
+        {
+            "content-type": "text/of-the-container",
+            "content-length": "4",
+            "x-amzn-sagemaker-closed-session-id": "s-1",
+        }
         if call == BOTH[0]
         else {
             "content-type": "application/vnd.amazon.eventstream",

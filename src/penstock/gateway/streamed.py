@@ -13,7 +13,7 @@ from zlib import crc32
 
 from penstock.errors import AwsError
 from penstock.gateway import answers, failures
-from penstock.gateway.headers import SESSION, STREAMED
+from penstock.gateway.headers import CLOSED_SESSION, SESSION, STREAMED
 from penstock.gateway.invocation import Invocation
 from penstock.gateway.sessions import NEW
 from penstock.gateway.tokens import chunk_of, socket_of
@@ -76,7 +76,7 @@ class StreamedInvocation(Invocation):
             ("x-amzn-requestid", self.request_id),
             ("x-amzn-invoked-production-variant", self.variant.variant.name),
             ("x-amzn-sagemaker-content-type", headers.get("content-type", "application/octet-stream")),
-            *self.returned,
+            *[one for one in self.returned if one[0] != CLOSED_SESSION],  # only InvokeEndpoint's answer has it
             ("date", answers.http_date(int(client.door.clock()))),
             ("content-type", "application/vnd.amazon.eventstream"),
         ]
