@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from datetime import timedelta
 
 import pytest
 import requests
+from botocore import auth
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -105,6 +107,42 @@ def test_other_tokens_are_refused(house: House, bearer: str, code: str) -> None:
     assert answer.headers["x-amzn-errortype"] == code
     assert answer.status_code in (400, 403)
     assert replica.requests == []
+
+
+@pytest.mark.parametrize("seconds", [-3601, -61, 901])
+def test_a_token_has_its_time(house: House, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Made an hour ago and good for a minute, over by a second, or from a clock that is far ahead."""
+    replica = house.serve(chat)
+    now = auth.get_current_datetime
+    monkeypatch.setattr(
+        auth, "get_current_datetime", lambda *some, **named: now(*some, **named) + timedelta(seconds=seconds)
+    )
+    answer = complete(house, token(expires=60))
+    assert answer.status_code == 403
+    assert answer.headers["x-amzn-errortype"] == "InvalidSignatureException"
+    early = "Signature not yet current: " if seconds > 0 else "Signature expired: "
+    assert answer.json()["Message"].startswith(early)
+    assert replica.requests == []
+
+
+@pytest.mark.parametrize("seconds", [-43_190, -3590, 890])
+def test_a_token_lives_as_long_as_it_says_and_clocks_may_differ(
+    house: House, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    house.serve(chat)
+    now = auth.get_current_datetime
+    monkeypatch.setattr(
+        auth, "get_current_datetime", lambda *some, **named: now(*some, **named) + timedelta(seconds=seconds)
+    )
+    assert complete(house, token(expires=43_200 if seconds < -3600 else 3600)).status_code == 200
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
+def test_the_schemes_name_has_no_case(house: House, scheme: str) -> None:
+    house.serve(chat)
+    headers = {"Authorization": f"{scheme} {token()}"}
+    url = f"{house.url()}/endpoints/ep/openai/v1/chat/completions"
+    assert requests.post(url, data="{}", headers=headers, timeout=10).status_code == 200
 
 
 def test_a_token_opens_no_other_route(house: House) -> None:

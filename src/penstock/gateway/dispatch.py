@@ -56,7 +56,10 @@ def open_exchange(client: Client, head: Head, request_id: str) -> Exchange:
     if head.path == "/metrics" and metricspage.is_asked(client, head):
         return metricspage.MetricsPage(client, head, request_id)
     openai = _OPENAI.match(head.path) if head.path.endswith("/completions") else None
-    authenticate = admit_bearer if openai and head.headers.get("authorization", "").startswith("Bearer ") else admit
+    bearer = (
+        openai and head.headers.get("authorization", "")[:7].lower() == "bearer "
+    )  # schemes have no case (RFC 9110 §11.1)
+    authenticate = admit_bearer if bearer else admit
     admission = authenticate(head, door.routes.secret, door.clock(), door.limits.clock_skew_s)
     client.trace.key = admission.claim.access_key
     client.trace.region = admission.claim.region
