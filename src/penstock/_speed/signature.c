@@ -194,7 +194,7 @@ PyObject *native_signed(PyObject *module, PyObject *const *args, Py_ssize_t coun
     sha256_finish(states + 8, digest, sizeof digest, SHA256_BLOCK, digest);
     sha256_hex(digest, hex);
     const Py_UCS1 *given = PyUnicode_1BYTE_DATA(args[11]);
-    int differs = 0; /* in constant time: how far a guess is right must not be told */
+    volatile int differs = 0; /* in constant time: how far a guess is right must not be told, whatever a compiler thinks of it */
     for (int i = 0; i < HEX; i++)
         differs |= given[i] ^ (Py_UCS1)hex[i];
     return PyBool_FromLong(!differs);

@@ -256,7 +256,7 @@ def admit(request: Request, claim: Claim, *, keys: KeyLookup, now: float, skew: 
     key = keys(claim.access_key)
     if key is None:
         raise refusals.unknown_key(dialect, claim.access_key)
-    if claim.token != key.session_token and not _same(claim.token, key.session_token):
+    if (claim.token or key.session_token) and not _same(claim.token, key.session_token):
         raise refusals.wrong_token(dialect, claim.access_key)
     _check_time(claim, now, skew, dialect)
     _check_cover(request, claim, dialect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -342,6 +343,39 @@ def test_garbage_is_refused_with_an_aws_error(authorization: str, query: str) ->
         request = sigv4.Request("POST", "/", f"X-Amz-Signature={query}", {"host": "h", **headers})
         with pytest.raises(AwsError):
             verify(request)
+
+
+def test_what_proves_the_caller_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signature and the session token go through `hmac.compare_digest`, which has the word. The C twin's loop has no way out."""
+    seen: list[tuple[bytes, bytes]] = []
+    says = True
+
+    def compare(one: bytes, other: bytes) -> bool:
+        seen.append((one, other))
+        return says
+
+    monkeypatch.setattr(sigv4, "COMPILED", False)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    request = signed("https://h/endpoints/ep/invocations", body=b"{}", token=True)
+    wrong = request.headers["authorization"][:-64] + "0" * 64
+    forged = sigv4.Request(
+        request.method,
+        request.path,
+        request.query,
+        {**request.headers, "authorization": wrong, "x-amz-security-token": "guessed"},
+    )
+
+    def verify(asked: sigv4.Request) -> sigv4.Identity:
+        digest = sha256(b"{}").hexdigest()
+        return sigv4.verify(asked, keys=KEYS.get, now=NOW, skew=900, body_sha256=digest, dialect="rest-json")
+
+    assert verify(forged).access_key == "ASIAEXAMPLE", "nothing else looks at them"
+    (token, kept), (expected, given) = seen
+    assert (token, kept) == (b"guessed", b"token/with+signs==")
+    assert (len(expected), given) == (64, b"0" * 64)
+    says = False
+    with pytest.raises(AwsError):
+        verify(request)
 
 
 def test_secrets_never_show() -> None:
