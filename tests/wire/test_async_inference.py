@@ -86,6 +86,13 @@ def test_input_from_s3_and_output_to_s3(server: Penstock, echo: str) -> None:
     until(lambda: not waiting_jobs(server), what="the queue empty")
 
 
+def test_the_input_may_be_named_by_its_url(server: Penstock, echo: str) -> None:
+    server.client("s3").put_object(Bucket="results", Key="in/a b.txt", Body=b"by its URL")
+    location = "https://results.s3.us-east-1.amazonaws.com/in/a%20b.txt"
+    answer = server.client("sagemaker-runtime").invoke_endpoint_async(EndpointName=echo, InputLocation=location)
+    assert fetched(server, answer["OutputLocation"]) == b"by its URL"
+
+
 def test_a_body_in_the_request_and_a_name_for_the_output(server: Penstock, echo: str) -> None:
     answer = server.client("sagemaker-runtime").invoke_endpoint_async(
         EndpointName=echo, Body=b"inline", S3OutputPathExtension="team/a", Filename="it.txt"
@@ -131,7 +138,9 @@ def test_an_invocation_that_takes_too_long_is_given_up(server: Penstock) -> None
         ({"Body": b"x", "InputLocation": "s3://a/b"}, "inputLocation"),
         ({}, "inputLocation"),
         ({"Body": b"x" * 128_001}, "128000"),
+        ({"EndpointName": "ASYNC-ECHO", "Body": b"x"}, "Endpoint ASYNC-ECHO of account 123456789012 not found."),
         ({"InputLocation": "https://example.com/a"}, "s3://"),
+        ({"InputLocation": "s3://results/" + "k" * 1012}, "1024"),
         ({"Body": b"x", "RequestTTLSeconds": 59}, "between 60 and 21600"),
         ({"Body": b"x", "InvocationTimeoutSeconds": 3601}, "between 1 and 3600"),
         ({"Body": b"x", "S3OutputPathExtension": "s3://x"}, "s3OutputPathExtension"),

@@ -58,10 +58,13 @@ class Call:
                     raise self._refused(response)
                 self._keep(response)
             except (OSError, http.client.HTTPException) as error:
-                raise Failed(
-                    f"Amazon SageMaker could not get a response from the {self._job.endpoint} endpoint: "
-                    f"{error or type(error).__name__}."
-                ) from None
+                raise self._unanswered(error) from None
+
+    def _unanswered(self, error: Exception) -> Failed:
+        return Failed(
+            f"Amazon SageMaker could not get a response from the {self._job.endpoint} endpoint: "
+            f"{error or type(error).__name__}."
+        )
 
     def _input(self) -> tuple[BinaryIO, int]:
         job = self._job
@@ -84,14 +87,21 @@ class Call:
         try:
             self._own(bucket)
             self._objects.put(bucket, key, self._pieces(response), content_type=type_)
-        except AwsError as error:
+        except (AwsError, OSError) as error:  # OSError: our disk's, not the container's connection's
             raise Failed(f"Failed to upload the output to {self._job.output}: {error}") from None
 
     def _pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        while piece := response.read(PIECE):
+        while True:
+            try:
+                piece = response.read(PIECE)
+                if not piece and (response.length or self._aborted):
+                    # the library says nothing when a body of known length ends early
+                    raise http.client.IncompleteRead(b"", response.length)
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unanswered(error) from None
+            if not piece:
+                return
             yield piece
-        if response.length or self._aborted:  # the library says nothing when a body of known length ends early
-            raise http.client.IncompleteRead(b"", response.length)
 
     def _refused(self, response: http.client.HTTPResponse) -> Failed:
         kind = "client" if response.status < 500 else "server"

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from penstock.control.asynchronous.jobs import Job, Jobs
+from penstock.control.asynchronous.locations import object_url
 from penstock.control.asynchronous.runner import MAX_QUEUED, Runner
 from penstock.control.sagemaker.names import ENDPOINT
 from penstock.control.service import Allow, Caller, allow_all, caller_of, internal_failure, read_request, to_starlette
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 INLINE_BYTES = 128_000
 DEFAULT_CONCURRENCY = 4
 """Requests in flight per instance where the config names no number: AWS "chooses an optimal value"."""
+LONGEST_LOCATION = 1024
 _PATH = re.compile(r"/endpoints/([^/]+)/async-invocations\Z")
 _OURS = "x-amzn-sagemaker-"
 _HEADERS = {
@@ -72,7 +74,7 @@ class AsyncInference:
         arn = ENDPOINT.arn(caller, name)
         self._allow(caller, [("sagemaker:InvokeEndpointAsync", arn)])
         found = await self._store.run(lambda t: t.endpoint(arn))
-        if found is None:
+        if found is None or found.name != name:  # the case of a name is kept, and must be matched
             raise _invalid(f"Endpoint {name} of account {caller.account} not found.", "NO_SUCH_ENDPOINT")
         config = found.fleet.asynchronous
         if not config:
@@ -99,8 +101,11 @@ class AsyncInference:
             raise _refused("inputLocation", "Member must be given, or else a body, and not both")
         if len(request.body) > INLINE_BYTES:
             raise _refused("body", f"Member must have length less than or equal to {INLINE_BYTES}")
-        if location and not re.match(r"s3://[^/]+/.", location):
-            raise _refused("inputLocation", "Member must be an s3:// URI of an object")
+        if len(location) > LONGEST_LOCATION:
+            raise _refused("inputLocation", f"Member must have length less than or equal to {LONGEST_LOCATION}")
+        source = object_url(location)
+        if location and not source:
+            raise _refused("inputLocation", "Member must be the s3:// URI or the https:// URL of an object in S3")
         for name, (_, limit) in _HEADERS.items():
             if len(given.get(name, "")) > limit:
                 raise _refused(name, f"Member must have length less than or equal to {limit}")
@@ -120,7 +125,7 @@ class AsyncInference:
             concurrency=most or DEFAULT_CONCURRENCY,
             output=output,
             failure=failure,
-            input=location,
+            input=source,
             headers={wire: given[name] for name, (wire, _) in _HEADERS.items() if name in given},
         )
 
