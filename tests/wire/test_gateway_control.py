@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from tests.waiting import until
 from tests.wire.gateway_fixture import ACCOUNT, KEY, REGION, House, Seen, Wire, answering
+from tests.wire.raw import connect, read_answer, signed
 
 
 def test_a_json_service_reaches_control_with_its_caller(house: House) -> None:
@@ -42,6 +43,46 @@ def test_identity_headers_of_a_client_are_stripped(house: House) -> None:
     client.meta.events.register("before-send", forge)
     client.describe_endpoint(EndpointName="x")
     assert house.control_seen[0].headers["x-penstock-account"] == ACCOUNT
+
+
+OF_THIS_HOP = {
+    "Connection": "keep-alive, X-Named",
+    "X-Named": "by Connection",
+    "Keep-Alive": "timeout=5",
+    "Proxy-Connection": "keep-alive",
+    "Proxy-Authorization": "Basic private",
+    "Proxy-Authenticate": "Basic",
+    "TE": "trailers",
+    "Trailer": "X-After",
+    "X-Penstock-Region": "of somebody",
+}
+
+
+def test_headers_of_one_hop_go_no_further(house: House) -> None:
+    """Neither way: those of RFC 9110 §7.6.1, those that Connection names, and those between the gateway and control."""
+    answered = OF_THIS_HOP | {"X-Kept": "of the answer", "X-Amzn-RequestId": "r"}
+
+    async def control(request: Seen, wire: Wire) -> None:
+        house.control_seen.append(request)
+        await wire.answer(b"{}", headers=answered)
+
+    house.control = answering(control)
+    headers = OF_THIS_HOP | {"X-Kept": "of the request", "X-Amz-Target": "SageMaker.ListModels"}
+    with connect(house) as sock:
+        sock.sendall(signed(house, "/", b"{}", headers=headers))
+        answer = read_answer(sock)
+        sock.sendall(signed(house, "/", b"{}", headers={"X-Amz-Target": "SageMaker.ListModels"}))
+        assert read_answer(sock).status == 200, "the connection goes on"
+    seen = house.control_seen[0].headers
+    gone = {name.lower() for name in OF_THIS_HOP}
+    assert gone & set(seen) == {"x-penstock-region"}
+    assert (seen["x-penstock-region"], seen["x-kept"]) == (REGION, "of the request")
+    assert dict(answer.headers) == {
+        "content-type": "text/plain",
+        "content-length": "2",
+        "x-kept": "of the answer",
+        "x-amzn-requestid": "r",
+    }
 
 
 @pytest.fixture

@@ -68,7 +68,8 @@ class Sessions:
     def _append(self, session: Session) -> None:
         with self._locked():
             self._catch_up()
-            torn = os.fstat(self._file).st_size > self._read_to  # by a writer that died, or found the disk full: it ends here
+            # A piece of a line, by a writer that died or found the disk full: it ends here.
+            torn = os.fstat(self._file).st_size > self._read_to
             line = b"\n" * torn + _encoder.encode(session) + b"\n"
             if os.write(self._file, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
