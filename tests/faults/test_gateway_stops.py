@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 from botocore.exceptions import EventStreamError
 
 from penstock.routes import Variant
+from tests.faults.test_workers_relieved import established as accepted
 from tests.waiting import until
 from tests.wire.gateway_fixture import House, Seen, Wire, answering, echo
 from tests.wire.raw import connect, read_all, read_answer, signed
@@ -95,6 +97,71 @@ def test_a_request_on_a_kept_connection_is_told_that_it_closes(house: House) -> 
         answer = read_all(sock)
     assert answer.endswith(b"done")
     assert b"connection: close" in answer
+
+
+def test_a_request_behind_the_last_answer_reaches_no_container(house: House) -> None:
+    """The answer before it says that the connection closes: its client knows that nobody has read it (RFC 9112 §9.6)."""
+    release = threading.Event()
+
+    async def slow(request: Seen, wire: Wire) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, release.wait)
+        await wire.answer(b"done")
+
+    replica = house.serve(slow)
+    with connect(house) as sock:
+        sock.sendall(signed(house, "/endpoints/ep/invocations", b"first"))
+        until(lambda: replica.requests)
+        assert house.process is not None
+        house.process.send_signal(signal.SIGTERM)
+        until(lambda: "drains" in house.log())
+        sock.sendall(signed(house, "/endpoints/ep/invocations", b"second"))
+        until(lambda: unread(house, sock) == 0, what="the second request read")
+        release.set()
+        answer = read_all(sock)
+    assert answer.endswith(b"\r\nconnection: close\r\n\r\ndone")
+    assert [one.body for one in replica.requests] == [b"first"]
+    assert house.process.wait(10) == 0
+
+
+def unread(house: House, sock: socket.socket) -> int:
+    """Bytes that we have sent and the gateway has not read, by the kernel's table of connections."""
+    ours, theirs = sock.getsockname()[1], house.ports["http"]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if (int(local.split(":")[1], 16), int(remote.split(":")[1], 16)) == (theirs, ours):
+            return int(queues.split(":")[1], 16)
+    raise AssertionError("the connection is gone")
+
+
+def test_a_request_on_a_connection_that_was_shaking_hands_is_refused(house: House) -> None:
+    """TCP had been accepted when the signal came, and a stream keeps the gateway there."""
+    release = threading.Event()
+
+    async def slow(request: Seen, wire: Wire) -> None:
+        await wire.begin_chunks()
+        await wire.chunk(b"first")
+        await asyncio.get_running_loop().run_in_executor(None, release.wait)
+        await wire.end_chunks()
+
+    replica = house.serve(slow)
+    with connect(house) as stream, socket.create_connection(("localhost", house.ports["https"]), timeout=10) as plain:
+        stream.sendall(signed(house, "/endpoints/ep/invocations-response-stream", b"{}"))
+        while b"first" not in stream.recv(65536):
+            pass
+        until(lambda: accepted(house, plain), what="the connection accepted")
+        assert house.process is not None
+        house.process.send_signal(signal.SIGTERM)
+        until(lambda: "drains" in house.log())
+        context = ssl.create_default_context(cafile=str(house.paths.ca_certificate))
+        with context.wrap_socket(plain, server_hostname="localhost") as late:
+            late.sendall(signed(house, "/endpoints/ep/invocations", b"late"))
+            answer = read_answer(late)
+        release.set()
+    assert (answer.status, answer.headers["x-amzn-errortype"]) == (503, "ServiceUnavailable")
+    assert json.loads(answer.body)["ErrorCode"] == "SERVICE_UNAVAILABLE"
+    assert answer.headers["connection"] == "close"
+    assert len(replica.requests) == 1
+    assert house.process.wait(10) == 0
 
 
 def test_the_gateway_dies_with_its_parent(tmp_path: Path) -> None:

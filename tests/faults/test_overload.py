@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
+from pathlib import Path
 
 from penstock.routes import Variant
 from tests.waiting import until, until_async
@@ -83,6 +85,32 @@ def test_who_leaves_the_queue_makes_room(house: House) -> None:
     gate.open.set()
     assert answers(running, waiting) == ["you said run", "you said stays"]
     assert "leaves" not in gate.order
+
+
+def test_who_waits_too_long_is_told_and_makes_room(tmp_path: Path) -> None:
+    """The time for an answer runs in the queue too: nobody hangs there."""
+    house = House(tmp_path / "home", {"PENSTOCK_INVOCATION_TIMEOUT_S": "1.5"})
+    try:
+        gate = Gate(house.start(), replicas=1, max_concurrency=1)
+        running = connect(house, 30)
+        running.sendall(signed(house, "/endpoints/ep/invocations-response-stream", b"run"))
+        until(lambda: gate.held == 1)
+        waiting = connect(house, 30)
+        waiting.sendall(signed(house, "/endpoints/ep/invocations", b"waits"))
+        with waiting:
+            answer = read_answer(waiting)
+        assert answer.status == 424
+        assert (
+            "Your invocation timed out while waiting for a response from container primary."
+            in json.loads(answer.body)["Message"]
+        )
+        after = gate.ask("after")
+        gate.open.set()
+        assert answers(after) == ["you said after"]
+        running.close()
+        assert "waits" not in gate.order
+    finally:
+        house.close()
 
 
 def test_a_new_replica_takes_from_the_queue_and_a_deleted_endpoint_empties_it(house: House) -> None:
