@@ -95,8 +95,9 @@ def test_a_stream_that_breaks_is_a_mid_stream_error(house: House) -> None:
     assert error is not None
     measured = told(house, since)
     assert measured.counts == {"Invocations": 1, "MidStreamErrors": 1}
-    text = (house.paths.logs / "access.jsonl").read_text()
-    assert json.loads(text.splitlines()[-1])["error"] == "StreamBroken"
+    path = house.paths.logs / "access.jsonl"
+    until(lambda: path.exists() and path.read_text().endswith("\n"), what="the line")
+    assert json.loads(path.read_text().splitlines()[-1])["error"] == "StreamBroken"
 
 
 def test_a_containers_refusal_and_one_of_ours(house: House) -> None:
