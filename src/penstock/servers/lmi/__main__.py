@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from penstock.servers.contract import Contract, fail, log_to_stdout, read_contract, serve
 from penstock.servers.lmi import memory, serverconfig
@@ -68,7 +69,10 @@ def _read_all(contract: Contract, environ: Mapping[str, str], version: tuple[int
         return []
     try:
         found = discover(contract.model_dir.absolute(), environ)
-        return [model_settings.read(item.name, item.directory, environ, version) for item in found]
+        return [
+            replace(model_settings.read(item.name, item.directory, environ, version), model_version=item.version)
+            for item in found
+        ]
     except (NothingToServe, SettingsError) as error:
         fail(str(error), contract=contract)
 

@@ -109,8 +109,8 @@ class App:
                 await send_reply(self._ping(), send)
             case ["invocations", *_]:
                 await self._invoke(scope, receive, send, "")
-            case ["predictions", name, *_] if name:
-                await self._invoke(scope, receive, send, name)
+            case ["predictions", name, *rest] if name:
+                await self._invoke(scope, receive, send, name, version=rest[0] if rest else "")
             case ["models", name, "invoke"] if method == "POST":
                 await self._invoke(scope, receive, send, name)
             case ["v1", "chat", "completions"]:
@@ -128,9 +128,13 @@ class App:
                 raise ResourceNotFound
 
     def _ping(self) -> Reply:
-        """Every model's state. A model that has failed, or errors that came too fast, are what a health check must see."""
-        states = {entry.settings.name: entry.ping for entry in self._models.entries()}
-        found, status = set(states.values()), 200
+        """Every model's state, of several versions the last one's.
+
+        A model that has failed, of whichever version, or errors that came too fast, are what a health check must see.
+        """
+        entries = self._models.entries()
+        states = {entry.settings.name: entry.ping for entry in entries}
+        found, status = {entry.ping for entry in entries}, 200
         if self._inference.rates.exceeded:
             status = 503
         elif "FAILED" in found or (self._config.unhealthy_fails and "Unhealthy" in found):
@@ -152,7 +156,10 @@ class App:
         page = self._metrics.render(query.getlist("name[]"))
         return Reply(200, {"Content-Type": metrics.CONTENT_TYPE}, page)
 
-    async def _invoke(self, scope: Scope, receive: Receive, send: Send, name: str, *, openai: bool = False) -> None:
+    async def _invoke(
+        self, scope: Scope, receive: Receive, send: Send, name: str, *, version: str | None = None, openai: bool = False
+    ) -> None:
+        """`version` is the path's, where the path is one that may name it."""
         headers = Headers(scope=scope)
         body = await read_body(receive, headers, self._config.max_body)
         query = scope["query_string"].decode("latin-1")
@@ -160,7 +167,9 @@ class App:
         if scope["method"] != "OPTIONS" and (token := request.attribute(jobs.STARTING_TOKEN)):
             await send_reply(self._jobs.fetch(request, token), send)
             return
-        entry = self._entry(request, headers, name)
+        if version is None:
+            version = request.text("model_version") or request.attribute("model_version") or ""
+        entry = self._entry(request, headers, name, version)
         if openai and entry.settings.version < (0, 28):
             raise ResourceNotFound
         if scope["method"] == "OPTIONS":
@@ -170,14 +179,11 @@ class App:
         else:
             await self._inference.serve(entry, request, receive, send)
 
-    def _entry(self, request: Invocation, headers: Headers, name: str) -> Entry:
+    def _entry(self, request: Invocation, headers: Headers, name: str, version: str) -> Entry:
         name = name or request.text("model_name") or request.attribute("model_name") or headers.get(TARGET_MODEL, "")
-        return self._models.entry(name) if name else self._default()
-
-    def _default(self) -> Entry:
-        if (entry := self._models.only_one()) is None:
+        if not (name := name or self._models.only_one()):
             raise BadRequest("Parameter model_name is required.")
-        return entry
+        return self._models.entry(name, version)
 
 
 def named(message: Message, request_id: str) -> Message:

@@ -72,7 +72,10 @@ class ModelSettings:
 
     name: str
     directory: Path
+    model_version: str = ""
+    """Which of several models of this name; empty where nobody said one."""
     version: tuple[int, int] = (0, 23)
+    """The server's."""
     engine: str = "Python"
     options: Mapping[str, str] = field(default_factory=dict)
     job_queue_size: int = 1000
