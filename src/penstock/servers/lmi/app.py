@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from penstock.engines import conversion
 from penstock.servers.lmi import jobs, metrics
+from penstock.servers.lmi.adapterapi import AdapterApi
 from penstock.servers.lmi.errors import BadRequest, LmiError, MethodNotAllowed, ResourceNotFound, StreamBroken
 from penstock.servers.lmi.inference import Inference
 from penstock.servers.lmi.management import Management
@@ -43,6 +44,7 @@ class App:
     ) -> None:
         self._models = models
         self._management = management
+        self._adapter_api = AdapterApi(models)
         self._start = start
         self._config = config
         self._metrics = metrics.Metrics()
@@ -115,6 +117,10 @@ class App:
                 await self._invoke(scope, receive, send, name)
             case ["v1", "chat", "completions"]:
                 await self._invoke(scope, receive, send, "", openai=True)
+            case ["models", model, "adapters", *rest] if model and self._config.version >= (0, 28):
+                await self._adapters(scope, receive, send, model, rest)
+            case ["adapters", *rest] if self._config.version >= (0, 28):
+                await self._adapters(scope, receive, send, "", rest)
             case ["models" | "workflows" as kind, *rest]:
                 headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
                 body = await read_body(receive, headers, self._config.max_body)
@@ -126,6 +132,11 @@ class App:
                 await send_reply(json_reply({}), send)
             case _:
                 raise ResourceNotFound
+
+    async def _adapters(self, scope: Scope, receive: Receive, send: Send, model: str, rest: list[str]) -> None:
+        headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
+        await read_body(receive, headers, self._config.max_body)
+        await send_reply(await self._adapter_api.handle(scope["method"], model, rest, query, headers), send)
 
     def _ping(self) -> Reply:
         """Every model's state, of several versions the last one's.

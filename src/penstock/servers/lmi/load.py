@@ -20,6 +20,7 @@ from penstock.servers.generation import Generation
 from penstock.servers.lmi import requirements
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.formatterhost import FormatterHost
+from penstock.servers.lmi.loras import Adapters
 from penstock.servers.lmi.plain import Stepped, WholeAnswer
 from penstock.servers.lmi.process import Command, HandlerFailed, Worker
 from penstock.servers.lmi.registry import Handler, LoadError
@@ -30,6 +31,9 @@ from penstock.servers.lmi.workers import HandlerPool
 from penstock.servers.textmodel import Wanted
 
 log = logging.getLogger(__name__)
+
+ADAPTER_API = (0, 28)
+"""Adapters may be managed from this version on."""
 
 
 async def load(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
@@ -77,6 +81,7 @@ def _given_environ(settings: ModelSettings) -> dict[str, str]:
 
 
 async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
+    startup = await asyncio.to_thread(_adapters, settings, environ)
     wanted = Wanted(
         model_id=settings.model_id or str(settings.directory),
         revision=settings.revision,
@@ -86,7 +91,8 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         max_batch_size=settings.max_rolling_batch_size,
         max_batched_tokens=settings.max_rolling_batch_prefill_tokens,
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
-        adapters=await asyncio.to_thread(_adapters, settings, environ),
+        adapters=startup,
+        lora=settings.enable_lora and settings.version >= ADAPTER_API,
         max_loras=settings.max_loras,
         max_lora_rank=settings.max_lora_rank,
     )
@@ -101,7 +107,9 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
     log.info("%s is %s", asked_for(settings), loaded.served)
     generation, rng = Generation(loaded.tokenizer, loaded.engine), random.SystemRandom()
     if settings.rolling_batch:
-        return RollingBatch(settings, generation, rng, sessions, template, host)
+        return RollingBatch(
+            settings, generation, rng, sessions, template, host, Adapters(loaded.engine, startup, environ)
+        )
     kind = Stepped if settings.enable_streaming else WholeAnswer
     return kind(settings, generation, rng)
 
@@ -115,7 +123,10 @@ def _adapters(settings: ModelSettings, environ: Mapping[str, str]) -> tuple[Adap
     model = models.fetch(settings.model_id or str(settings.directory), settings.revision, environ)
     found = adapters.beside((settings.directory.absolute(), model), settings.adapters)
     if not found:
-        log.warning("option.enable_lora: the folder %s holds no adapters, so there are none", settings.adapters)
+        later = ", but for those that come later" if settings.version >= ADAPTER_API else ""
+        log.warning(
+            "option.enable_lora: the folder %s holds no adapters, so there are none%s", settings.adapters, later
+        )
     return found
 
 
