@@ -16,7 +16,9 @@ from penstock.servers.lmi.app import App
 from penstock.servers.lmi.discovery import NothingToServe, discover
 from penstock.servers.lmi.load import load
 from penstock.servers.lmi.management import Management
+from penstock.servers.lmi.metrics import Metrics
 from penstock.servers.lmi.registry import Handler, Models
+from penstock.servers.lmi.reported import Reported
 from penstock.servers.lmi.settings import ModelSettings, SettingsError
 
 
@@ -43,16 +45,18 @@ def build(
 ) -> App:
     """The application, which loads `startup` when it starts."""
 
-    async def load_if_there_is_room(settings: ModelSettings) -> Handler:
-        memory.admit(settings)
-        return await load(settings, environ)
-
-    models = Models(load_if_there_is_room)
-
     try:
         config = serverconfig.read(environ, version)
     except SettingsError as error:
         fail(str(error), contract=contract)
+    reported = Reported()
+    lines = reported.line if config.prometheus and version >= (0, 27) else None
+
+    async def load_if_there_is_room(settings: ModelSettings) -> Handler:
+        memory.admit(settings)
+        return await load(settings, environ, lines)
+
+    models = Models(load_if_there_is_room)
 
     async def start() -> None:
         for settings in startup:
@@ -61,7 +65,7 @@ def build(
             else:
                 models.schedule(settings, settings.directory.as_uri(), at_startup=True)
 
-    return App(models, Management(models, environ, version), start, config)
+    return App(models, Management(models, environ, version), start, config, Metrics(reported))
 
 
 def _read_all(contract: Contract, environ: Mapping[str, str], version: tuple[int, int]) -> list[ModelSettings]:

@@ -41,13 +41,14 @@ class App:
         management: Management,
         start: Callable[[], Awaitable[None]],
         config: ServerConfig,
+        counted: metrics.Metrics,
     ) -> None:
         self._models = models
         self._management = management
         self._adapter_api = AdapterApi(models)
         self._start = start
         self._config = config
-        self._metrics = metrics.Metrics()
+        self._metrics = counted
         self._inference = Inference(models, config, self._metrics)
         self._jobs = jobs.Jobs(config.cache_capacity)
         self.failure = ""

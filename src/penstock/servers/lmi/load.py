@@ -21,6 +21,7 @@ from penstock.servers.lmi import requirements
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.formatterhost import FormatterHost
 from penstock.servers.lmi.loras import Adapters
+from penstock.servers.lmi.output import Lines
 from penstock.servers.lmi.plain import Stepped, WholeAnswer
 from penstock.servers.lmi.process import Command, HandlerFailed, Worker
 from penstock.servers.lmi.registry import Handler, LoadError
@@ -36,28 +37,28 @@ ADAPTER_API = (0, 28)
 """Adapters may be managed from this version on."""
 
 
-async def load(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
-    """Load one model. Raises LoadError."""
+async def load(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None = None) -> Handler:
+    """Load one model. `lines` is shown what its own code says. Raises LoadError."""
     try:
         if settings.entry_point:
-            return await _load_handler(settings, environ)
-        return await _load_text(settings, environ)
+            return await _load_handler(settings, environ, lines)
+        return await _load_text(settings, environ, lines)
     except (models.ModelUnavailable, EngineError, TokenizerError, RequirementsError, HandlerFailed) as error:
         raise LoadError(str(error)) from error
 
 
-async def _load_handler(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
-    command = await _command(settings, environ)
+async def _load_handler(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None) -> Handler:
+    command = await _command(settings, environ, lines)
     properties = await asyncio.to_thread(handler_properties, settings, environ)
     log.info("model %s: engine=%s is served by the handler %s", settings.name, settings.engine, settings.entry_point)
     return await HandlerPool.start(settings, lambda: Worker.start(settings, command, properties))
 
 
-async def _command(settings: ModelSettings, environ: Mapping[str, str]) -> Command:
+async def _command(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None) -> Command:
     python = await requirements.interpreter(settings, environ)
     # What a script for several processes asks of its environment; here it is one.
     ranks = {} if settings.engine == "Python" else {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
-    return Command(python, {**ranks, **environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
+    return Command(python, {**ranks, **environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)}, lines)
 
 
 def handler_properties(settings: ModelSettings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -80,7 +81,7 @@ def _given_environ(settings: ModelSettings) -> dict[str, str]:
     return {name.strip(): value.strip() for name, separator, value in pairs if separator}
 
 
-async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
+async def _load_text(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None) -> Handler:
     startup = await asyncio.to_thread(_adapters, settings, environ)
     wanted = Wanted(
         model_id=settings.model_id or str(settings.directory),
@@ -100,7 +101,7 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
     loaded = await textmodel.load(wanted, environ, timeout_s=settings.model_loading_timeout_s)
     try:
         template = _template(settings, loaded.tokenizer)
-        host = await _formatters(settings, loaded.plan.source, environ)
+        host = await _formatters(settings, loaded.plan.source, environ, lines)
     except BaseException:
         await loaded.engine.close()
         raise
@@ -130,11 +131,13 @@ def _adapters(settings: ModelSettings, environ: Mapping[str, str]) -> tuple[Adap
     return found
 
 
-async def _formatters(settings: ModelSettings, model: Path, environ: Mapping[str, str]) -> FormatterHost | None:
+async def _formatters(
+    settings: ModelSettings, model: Path, environ: Mapping[str, str], lines: Lines | None
+) -> FormatterHost | None:
     """The process of a model.py that formats, if there is one. Raises HandlerFailed, RequirementsError."""
     if not settings.formatters:
         return None
-    command = await _command(settings, environ)
+    command = await _command(settings, environ, lines)
     properties = {**await asyncio.to_thread(handler_properties, settings, environ), "model_id": str(model)}
     log.info("model %s: its requests and answers go through %s", settings.name, settings.formatters)
     return await FormatterHost.start(
