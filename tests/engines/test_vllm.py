@@ -26,7 +26,7 @@ import pytest
 import pytest_asyncio
 
 from penstock.engines import apart
-from penstock.engines.base import EngineGone, Finish, Grammar, PromptLogprobs, Sampling, Token
+from penstock.engines.base import EngineError, EngineGone, Finish, Grammar, PromptLogprobs, Sampling, Token
 from penstock.engines.client import EngineProcess, LoadFailed
 from penstock.engines.options import EngineOptions
 from penstock.engines.tokenizer import TextTokenizer
@@ -327,6 +327,70 @@ async def test_lmi_serves_the_adapters_that_lie_beside_its_settings(
         assert "LoRA adapter nobody not found in registry. Available adapters: ['other']" in said[2][1]["error"]
     finally:
         await served.close()
+
+
+async def test_adapters_come_and_go_while_it_runs(
+    python: Path, models: Path, adapter: Path, oracle: Oracle, tmp_path: Path
+) -> None:
+    """Their answers are exact, also where a name comes again with other weights; what can't be taken harms nothing."""
+    right, merged = oracle.plain[0], tuple(json.loads((adapter / "oracle.json").read_text()))
+    nothing = changed(adapter, tmp_path / "nothing", lora_alpha=0)
+    engine = await started(python, models / "llama", lora=True, max_loras=2)
+
+    async def said(name: str) -> tuple[int, ...] | str:
+        answer = await ask(engine, right.prompt, replace(GREEDY, adapter=name))
+        return answer.tokens or answer.finish.error
+
+    try:
+        assert (names(engine), "adapters" in engine.info.features) == ((), True)
+        await engine.add_adapter("later", str(adapter))
+        assert (await said("later"), await said("")) == (merged, right.tokens)
+        await engine.add_adapter("later", str(nothing), preload=False)
+        assert await said("later") == right.tokens, "nothing is kept of what had the name before"
+        await engine.add_adapter("other", str(adapter), pin=True)
+        assert await said("other") == merged
+
+        for path, error in (
+            (changed(adapter, tmp_path / "third"), "No free lora slots: 2 adapters are loaded"),
+            (changed(adapter, tmp_path / "big", r=64), "LoRA rank 64 is greater than max_lora_rank 16"),
+            (tmp_path / "none", "does not tell its rank"),
+        ):
+            with pytest.raises(EngineError, match=error):
+                await engine.add_adapter("bad", str(path))
+        assert names(engine) == ("later", "other")
+
+        running = engine.generate(right.prompt, replace(GREEDY, adapter="other"))
+        first = await anext(running)
+        assert isinstance(first, Token)
+        await engine.remove_adapter("other")
+        rest = [event.token async for event in running if isinstance(event, Token)]
+        assert (first.token, *rest) == merged, "a request that runs goes on"
+        assert await said("other") == "there is no adapter named other"
+        await engine.add_adapter("third", str(tmp_path / "third"), pin=True)
+        (tmp_path / "empty").mkdir()
+        shutil.copy(adapter / "adapter_config.json", tmp_path / "empty")
+        with pytest.raises(EngineError):
+            await engine.add_adapter("later", str(tmp_path / "empty"))
+
+        before = engine.pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        await until_async(lambda: engine.pid not in (before, None), deadline_s=200)
+        assert (await said("later"), await said("third"), await said("")) == (right.tokens, merged, right.tokens)
+    finally:
+        await engine.close()
+
+
+def names(engine: EngineProcess) -> tuple[str, ...]:
+    return engine.info.adapters
+
+
+def changed(adapter: Path, directory: Path, **settings: int) -> Path:
+    """A copy of an adapter with other settings."""
+    shutil.copytree(adapter, directory)
+    file = directory / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+    return directory
 
 
 async def test_the_number_of_tokens_in_a_step_may_be_vllms_own(python: Path, models: Path, oracle: Oracle) -> None:

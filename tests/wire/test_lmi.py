@@ -195,7 +195,12 @@ def test_ping_is_pretty_and_takes_any_method(blog: Server) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/predictions/my_model", "/predictions/my_model/1", "/models/my_model/invoke", "/invocations?model_name=my_model"],
+    [
+        "/predictions/my_model",
+        "/predictions/my_model/default",
+        "/models/my_model/invoke",
+        "/invocations?model_name=my_model",
+    ],
 )
 def test_the_routes_to_a_model(path: str, blog: Server) -> None:
     assert blog.ask({"inputs": PROMPT}, path=path).chunks[0] == b'{"outputs": [" two"]}\n'
@@ -222,6 +227,7 @@ def test_error_bodies(blog: Server) -> None:
         "ModelNotFoundException",
         "Model or workflow not found: nope",
     )
+    assert error_of(blog.ask({}, path="/predictions/my_model/1"))[2] == "Model or workflow not found: my_model"
     assert error_of(blog.get("/nowhere"))[:2] == (404, "ResourceNotFoundException")
     assert error_of(blog.get("/predictions"))[:2] == (404, "ResourceNotFoundException")
     assert error_of(blog.ask(path="/models/x", method="PATCH"))[:2] == (405, "MethodNotAllowedException")

@@ -16,8 +16,11 @@ from typing import Literal, Protocol
 FinishReason = Literal["length", "eos_token", "cancelled", "error", "refused"]
 """`refused`: the request itself asks for what can't be; `error`: it failed."""
 
-Feature = Literal["grammar", "prompt_logprobs", "typical_p", "watermark", "top_n_tokens"]
-"""What not every engine can do. A front refuses what its engine lacks, in its contract's own words, before it submits anything."""
+Feature = Literal["grammar", "prompt_logprobs", "typical_p", "watermark", "top_n_tokens", "adapters"]
+"""What not every engine can do. A front refuses what its engine lacks, in its contract's own words, before it submits anything.
+
+`adapters` is taking LoRA adapters while it runs (`AddAdapter`); those of its start are `EngineInfo.adapters`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,35 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class AddAdapter:
+    """Take a LoRA adapter, or change one that is there. `path` is its directory. Answered by one `AdapterChanged`."""
+
+    id: int
+    name: str
+    path: str
+    preload: bool = True
+    """Load it now; else its first request does."""
+    pin: bool = False
+    """Never let it make room for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAdapter:
+    """Give a LoRA adapter up: requests that use it go on, new ones are refused. Answered by one `AdapterChanged`."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterChanged:
+    """`error` is for people, in one line; empty when it is done."""
+
+    id: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PromptLogprobs:
     """Natural log-probability of each prompt token given those before it; NaN where the engine has none (the first one always)."""
 
@@ -118,7 +150,7 @@ class EngineInfo:
     max_batch_size: int
     features: tuple[Feature, ...] = ()
     adapters: tuple[str, ...] = ()
-    """Names of the LoRA adapters that are loaded."""
+    """Names of the LoRA adapters that a request may ask for."""
 
 
 class EngineError(Exception):

@@ -58,6 +58,8 @@ class Asked:
     trust_remote_code: bool = False
     adapters: tuple[str, ...] = ()
     """Names of the LoRA adapters that are to be loaded."""
+    lora: bool = False
+    """Whether adapters may come while the engine runs. One that takes none still serves the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +233,8 @@ def _first(asked: Asked, model: ModelFacts, machine: MachineFacts, passed: str) 
     order, why = _preference(model, machine)
     if asked.adapters:
         order, why = ("vllm",), f"LoRA adapters ({_some(asked.adapters)}), which only vllm has"
+    elif asked.lora and not obstacle("vllm", asked, model, machine):
+        order, why = ("vllm",), "LoRA adapters may come, which only vllm takes"
     problems: list[str] = []
     for engine in order:
         problem = obstacle(engine, asked, model, machine)

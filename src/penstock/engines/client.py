@@ -18,7 +18,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from penstock.engines.adapting import Adapting
 from penstock.engines.base import (
+    AdapterChanged,
+    AddAdapter,
     Cancel,
     EngineError,
     EngineFull,
@@ -26,6 +29,7 @@ from penstock.engines.base import (
     EngineInfo,
     Finish,
     PromptLogprobs,
+    RemoveAdapter,
     Sampling,
     Submit,
     Token,
@@ -35,6 +39,8 @@ from penstock.engines.options import EngineOptions
 
 STALL_S = 120.0
 """A busy engine that says nothing for so long is taken for hung, and killed."""
+ADAPTER_S = 240.0
+"""An engine that has not taken an adapter after so long is not waited for any more."""
 BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses before restarts that follow each other."""
 
@@ -84,6 +90,7 @@ class EngineProcess:
         self._stall_s = stall_s
         self._ids = itertools.count(1)
         self._requests: dict[int, _Open] = {}
+        self._adapting = Adapting()
         self._process: _Process | None = None
         self._info: EngineInfo | None = None
         self._why = "the engine is not started yet"
@@ -108,7 +115,7 @@ class EngineProcess:
     def info(self) -> EngineInfo:
         if self._info is None:
             raise EngineGone(self._why)
-        return self._info
+        return self._adapting.applied(self._info)
 
     @property
     def ready(self) -> bool:
@@ -151,6 +158,27 @@ class EngineProcess:
             self._requests.pop(request_id, None)
             if not finished and process is self._process:
                 process.writer.write(encode([Cancel(request_id)]))
+
+    async def add_adapter(self, name: str, path: str, *, preload: bool = True, pin: bool = False) -> None:
+        """Take a LoRA adapter from its directory, also after a restart, or change one. Raises EngineError with the reason, EngineGone."""
+        await self._change(AddAdapter(next(self._ids), name, path, preload, pin))
+
+    async def remove_adapter(self, name: str) -> None:
+        """Give one up; requests that use it go on. Raises EngineError with the reason, EngineGone."""
+        await self._change(RemoveAdapter(next(self._ids), name))
+
+    async def _change(self, change: AddAdapter | RemoveAdapter) -> None:
+        if self._process is None:
+            raise EngineGone(self._why)
+        answer = self._adapting.ask(change)
+        self._process.writer.write(encode([change]))
+        try:
+            async with asyncio.timeout(ADAPTER_S):
+                await answer
+        except TimeoutError:
+            raise EngineError(f"the engine did not take the adapter within {ADAPTER_S:g} s") from None
+        finally:
+            self._adapting.forget(change)
 
     async def close(self) -> None:
         """End the process. Requests that still run fail."""
@@ -200,6 +228,8 @@ class EngineProcess:
         if not isinstance(first, EngineInfo):
             await _end(started)
             raise LoadFailed(first.reason if isinstance(first, Failed) else f"the engine process began with {first!r}")
+        # Written before any request can be.
+        writer.write(encode(self._adapting.again()))
         self._info, self._process, self._why = first, started, ""
         return started
 
@@ -241,14 +271,18 @@ class EngineProcess:
             except BrokenFrame as error:
                 return f"sent something else than messages ({error})"
             for message in messages:
-                if isinstance(message, _EVENTS) and (request := self._requests.get(message.id)):
-                    request.running = True
-                    request.put(message)
+                if isinstance(message, _EVENTS):
+                    if request := self._requests.get(message.id):
+                        request.running = True
+                        request.put(message)
+                elif isinstance(message, AdapterChanged):
+                    self._adapting.answered(message)
 
     def _fail_all(self, why: str) -> None:
         for request in self._requests.values():
             request.put(EngineGone(why))
         self._requests.clear()
+        self._adapting.fail(EngineGone(why))
 
 
 async def _read(reader: asyncio.StreamReader) -> list[Message]:

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from penstock.engines.base import Cancel, EngineInfo, Finish, PromptLogprobs, Submit, Token
+from penstock.engines.base import (
+    AdapterChanged,
+    AddAdapter,
+    Cancel,
+    EngineInfo,
+    Finish,
+    PromptLogprobs,
+    RemoveAdapter,
+    Submit,
+    Token,
+)
 
 MAX_FRAME = 64 * 1024 * 1024
 """A longer frame is a broken peer. A prompt of a million tokens takes 5 MB."""
@@ -25,9 +35,31 @@ class Failed:
     reason: str
 
 
-Message = Submit | Cancel | Token | Finish | PromptLogprobs | EngineInfo | Failed
+Message = (
+    Submit
+    | Cancel
+    | Token
+    | Finish
+    | PromptLogprobs
+    | EngineInfo
+    | Failed
+    | AddAdapter
+    | RemoveAdapter
+    | AdapterChanged
+)
 
-_KINDS: tuple[type[Message], ...] = (Submit, Cancel, Token, Finish, PromptLogprobs, EngineInfo, Failed)
+_KINDS: tuple[type[Message], ...] = (
+    Submit,
+    Cancel,
+    Token,
+    Finish,
+    PromptLogprobs,
+    EngineInfo,
+    Failed,
+    AddAdapter,
+    RemoveAdapter,
+    AdapterChanged,
+)
 _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
 _ENCODER = msgspec.msgpack.Encoder()
 _FRAME = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]])

@@ -47,11 +47,13 @@ class EngineOptions:
     trust_remote_code: bool = False
     """Whether code that lies in the model's directory may run."""
     adapters: str = ""
-    """LoRA adapters: a JSON object of names and the directories in which they lie. Of the vllm engine only, as the next two."""
+    """LoRA adapters: a JSON object of names and the directories in which they lie. Of the vllm engine only, as the next three."""
+    lora: bool = False
+    """Whether adapters may come while it runs, so that there is room for them though there are none yet."""
     max_loras: int = 0
     """Adapters in one step, on an accelerator. 0 is the engine's own."""
     max_lora_rank: int = 0
-    """The highest rank that an adapter may have. 0 follows the adapters."""
+    """The highest rank that an adapter may have. 0 follows the adapters; with `lora` it is at least 16."""
 
     def arguments(self) -> list[str]:
         """The command-line form that `parse` reads."""

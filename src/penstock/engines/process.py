@@ -14,9 +14,19 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from penstock.engines.base import Cancel, EngineInfo, Finish, PromptLogprobs, Submit, Token
+from penstock.engines.base import (
+    AdapterChanged,
+    AddAdapter,
+    Cancel,
+    EngineInfo,
+    Finish,
+    PromptLogprobs,
+    RemoveAdapter,
+    Submit,
+    Token,
+)
 from penstock.engines.messages import Failed, Frames, Message, encode
 
 SIGN_OF_LIFE_S = 1.0
@@ -49,6 +59,15 @@ class Stepper(Protocol):
 
     def step(self) -> Iterable[Token | Finish | PromptLogprobs]:
         """One step of all that run. An exception means that nothing in the engine can be trusted any more."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A stepper that takes adapters while it runs. Between steps, so that those that run wait for it."""
+
+    def change_adapter(self, change: AddAdapter | RemoveAdapter) -> str:
+        """Do it, or say in one line why it can't be."""
         ...
 
 
@@ -104,12 +123,17 @@ def _serve(sock: socket.socket, stepper: Stepper, clock: Callable[[], float]) ->
 def _apply(stepper: Stepper, messages: list[Message], open_requests: set[int]) -> list[Message]:
     answers: list[Message] = []
     for message in messages:
-        answer: Finish | None = None
+        answer: Finish | AdapterChanged | None = None
         if isinstance(message, Submit):
             open_requests.add(message.id)
             answer = stepper.submit(message)
         elif isinstance(message, Cancel):
             answer = stepper.cancel(message.id)
+        elif isinstance(message, AddAdapter | RemoveAdapter):
+            reason = f"the {stepper.info.name} engine takes no adapters"
+            if isinstance(stepper, Adaptable):
+                reason = stepper.change_adapter(message)
+            answer = AdapterChanged(message.id, reason)
         if answer is not None:
             answers.append(answer)
     return answers

@@ -16,12 +16,23 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
-from penstock.engines.base import EngineInfo, Feature, Finish, PromptLogprobs, Sampling, Submit, Token
+from penstock.engines.base import (
+    AddAdapter,
+    EngineInfo,
+    Feature,
+    Finish,
+    PromptLogprobs,
+    RemoveAdapter,
+    Sampling,
+    Submit,
+    Token,
+)
 from penstock.engines.children import guard_children
 from penstock.engines.modelconfig import ModelConfig, read_model_config
 from penstock.engines.options import EngineOptions
 from penstock.engines.process import LoadError, last_line
-from penstock.engines.vllm_settings import Machine, arguments, check_model, explain, prepare, read_adapters
+from penstock.engines.vllm_adapters import Adapter, Adapters
+from penstock.engines.vllm_settings import Machine, arguments, check_model, explain, prepare
 
 _PATIENCE = 8
 """So many steps in a row may say nothing, as when batches overlap or a long prompt is read, before the engine waits a little."""
@@ -31,6 +42,7 @@ _PAUSE_S = 0.001
 @dataclass(slots=True)
 class _Request:
     submit: Submit
+    adapter: Adapter | None = None
     prompt_logprobs: list[float] = field(default_factory=list)
     prompt_reported: bool = False
     produced: int = 0
@@ -49,7 +61,7 @@ class Vllm:
         machine = _machine()
         given = arguments(options, machine)
         self._engine = _load(given)
-        self._adapters = _load_adapters(self._engine, options)
+        self._adapters = Adapters(self._engine, options, given, on_cpu=machine.device == "cpu")
         model = self._engine.model_config
         self._vocab_size: int = model.get_vocab_size()
         tokenizer = None if given["skip_tokenizer_init"] else self._engine.renderer.tokenizer
@@ -59,6 +71,8 @@ class Vllm:
         features: list[Feature] = ["prompt_logprobs", "top_n_tokens"]
         if self._grammar_end is not None:
             features.append("grammar")
+        if options.lora:
+            features.append("adapters")
         self.info = EngineInfo(
             name="vllm",
             device=machine.device,
@@ -67,7 +81,7 @@ class Vllm:
             eos_token_ids=self._config.eos_token_ids,
             max_batch_size=options.max_batch_size,
             features=tuple(sorted(features)),
-            adapters=tuple(self._adapters),
+            adapters=self._adapters.names,
         )
 
     @property
@@ -77,29 +91,40 @@ class Vllm:
     def submit(self, request: Submit) -> Finish | None:
         if reason := self._refusal(request):
             return Finish(request.id, "error", reason)
-        adapter = request.sampling.adapter
-        if adapter and adapter not in self._adapters:
-            return Finish(request.id, "refused", f"there is no adapter named {adapter}")
+        name, adapter = request.sampling.adapter, None
+        if name and name not in self._adapters.names:
+            return Finish(request.id, "refused", f"there is no adapter named {name}")
         try:
+            adapter = self._adapters.use(name) if name else None
             self._engine.add_request(
                 str(request.id),
                 {"prompt_token_ids": list(request.prompt)},
                 self._parameters(request.sampling),
-                lora_request=self._adapters.get(adapter),
+                lora_request=adapter and adapter.request,
             )
         except (
             Exception
         ) as error:  # its own kinds, and whatever a grammar's compiler raises: one request, not the engine, is at fault
             self._engine.abort_request([str(request.id)])
+            if adapter is not None:
+                self._adapters.leave(adapter)
             return Finish(request.id, "refused", explain(error))
-        self._requests[request.id] = _Request(request)
+        self._requests[request.id] = _Request(request, adapter)
         return None
 
     def cancel(self, request_id: int) -> Finish | None:
-        if self._requests.pop(request_id, None) is None:
+        if request_id not in self._requests:
             return None
         self._engine.abort_request([str(request_id)])
+        self._over(request_id)
         return Finish(request_id, "cancelled")
+
+    def change_adapter(self, change: AddAdapter | RemoveAdapter) -> str:
+        return self._adapters.change(change)
+
+    def _over(self, request_id: int) -> None:
+        if adapter := self._requests.pop(request_id).adapter:
+            self._adapters.leave(adapter)
 
     def step(self) -> Iterator[Token | Finish | PromptLogprobs]:
         outputs = self._engine.step()
@@ -131,7 +156,7 @@ class Vllm:
             yield Token(request_id, token, logprob, _likeliest(known, sampling.top_n_tokens))
         if answer.finish_reason is None:
             return
-        del self._requests[request_id]
+        self._over(request_id)
         match answer.finish_reason:
             case "stop" if request.produced < sampling.max_new_tokens:
                 yield Finish(request_id, "eos_token")
@@ -248,18 +273,3 @@ def _load(given: dict[str, Any]) -> Any:
         return LLMEngine.from_engine_args(EngineArgs(**given), usage_context=UsageContext.OPENAI_API_SERVER)
     except Exception as error:  # whatever a model's own code or a kernel raises
         raise LoadError(f"vLLM can't load {given['model']}: {explain(error)}") from error
-
-
-def _load_adapters(engine: Any, options: EngineOptions) -> dict[str, Any]:
-    """Each adapter in vLLM's form, by name. Loads them once, so that a broken one is found now."""
-    from vllm.lora.request import LoRARequest
-
-    adapters = {}
-    for number, adapter in enumerate(read_adapters(options.adapters), 1):
-        request = LoRARequest(adapter.name, number, adapter.path)
-        try:
-            engine.add_lora(request)
-        except Exception as error:
-            raise LoadError(f"vLLM can't load the adapter {adapter.name}: {explain(error)}") from error
-        adapters[adapter.name] = request
-    return adapters

@@ -26,6 +26,8 @@ MOST_ADAPTERS_AT_ONCE = 8
 """Adapters whose weights lie ready for one step. Requests for others wait."""
 FEWEST_OWN_BATCHED_TOKENS = 2048
 """vLLM's own number of tokens in one step is at least this."""
+LATER_RANK = 16
+"""The rank that adapters which come later may have at least, where nobody said one: vLLM's own."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _OTHER_ENGINE = "use the transformers engine (PENSTOCK_ENGINE=transformers)"
 _SOCKET_PATH = 107
@@ -127,15 +129,23 @@ def arguments(options: EngineOptions, machine: Machine) -> dict[str, Any]:
     if options.kv_cache_gb or machine.device == "cpu":
         whole = options.kv_cache_gb * GIB or min(MOST_CPU_CACHE, machine.memory // 4)
         given["kv_cache_memory_bytes"] = whole // options.tensor_parallel
-    if adapters:
-        given["enable_lora"] = True
-        # On a processor vLLM takes the last place for requests without an adapter (they have index -1), so it must stay empty.
-        at_once = min(len(adapters), options.max_loras or MOST_ADAPTERS_AT_ONCE)
-        places = len(adapters) + 1 if machine.device == "cpu" else at_once
-        given["max_loras"] = places
-        given["max_cpu_loras"] = max(places, len(adapters))
-        given["max_lora_rank"] = _lora_rank(adapters, options.max_lora_rank)
+    if adapters or options.lora:
+        given |= _lora(options, adapters, on_cpu=machine.device == "cpu")
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _lora(options: EngineOptions, adapters: tuple[Adapter, ...], *, on_cpu: bool) -> dict[str, Any]:
+    """Room for the adapters of the start, and with `lora` for others. Raises LoadError."""
+    at_once = options.max_loras or MOST_ADAPTERS_AT_ONCE
+    at_once = at_once if options.lora else min(len(adapters), at_once)
+    # On a processor vLLM takes the last place for requests without an adapter (they have index -1), so it must stay empty.
+    places = max(len(adapters), at_once if options.lora else 0) + 1 if on_cpu else at_once
+    return {
+        "enable_lora": True,
+        "max_loras": places,
+        "max_cpu_loras": max(places, len(adapters)),
+        "max_lora_rank": _lora_rank(adapters, options.max_lora_rank, later=options.lora),
+    }
 
 
 def _batched_tokens(options: EngineOptions) -> int | None:
@@ -187,10 +197,11 @@ def read_adapters(text: str) -> tuple[Adapter, ...]:
             raise ValueError("it is not an object of names and directories")
     except ValueError as error:
         raise LoadError(f"the adapters must be a JSON object of names and directories: {error}") from error
-    return tuple(Adapter(name, path, _rank_of(name, Path(path))) for name, path in named.items())
+    return tuple(Adapter(name, path, rank_of(name, Path(path))) for name, path in named.items())
 
 
-def _rank_of(name: str, path: Path) -> int:
+def rank_of(name: str, path: Path) -> int:
+    """An adapter's rank, from its own configuration. Raises LoadError."""
     try:
         rank = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -200,12 +211,21 @@ def _rank_of(name: str, path: Path) -> int:
     return rank
 
 
-def _lora_rank(adapters: tuple[Adapter, ...], bound: int) -> int:
-    """One of vLLM's ranks that holds every adapter, within `bound` where it is not 0. Raises LoadError."""
-    largest = max(adapters, key=lambda adapter: adapter.rank)
-    if bound and largest.rank > bound:
-        raise LoadError(f"adapter {largest.name} has rank {largest.rank}, and max_lora_rank is {bound}: raise it")
-    return next(rank for rank in LORA_RANKS if rank >= largest.rank)
+def _lora_rank(adapters: tuple[Adapter, ...], bound: int, *, later: bool) -> int:
+    """One of vLLM's ranks that holds every adapter, within `bound` where it is not 0. Raises LoadError.
+
+    Where others may come `later` it holds all that `bound` allows.
+    """
+    needed = 0
+    for adapter in adapters:
+        if bound and adapter.rank > bound:
+            raise LoadError(f"adapter {adapter.name} has rank {adapter.rank}, and max_lora_rank is {bound}: raise it")
+        needed = max(needed, adapter.rank)
+    if later:
+        needed = bound or max(needed, LATER_RANK)
+    if needed > LORA_RANKS[-1]:
+        raise LoadError(f"max_lora_rank is {bound}; vLLM takes 1 to {LORA_RANKS[-1]}")
+    return next(rank for rank in LORA_RANKS if rank >= needed)
 
 
 _PYDANTIC = re.compile(r"(?:Value|Assertion) error, (.*?)(?: \[type=|\Z)", re.DOTALL)

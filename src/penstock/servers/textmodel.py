@@ -46,6 +46,8 @@ class Wanted:
     """Whatever names a model; of the openvino engine only."""
     adapters: tuple[Adapter, ...] = ()
     """LoRA adapters. An engine without them does not serve the model."""
+    lora: bool = False
+    """Whether adapters may come later; an engine that takes none still serves the model."""
     max_loras: int = 0
     max_lora_rank: int = 0
     """As in EngineOptions."""
@@ -95,7 +97,7 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
     """Find the model, choose its engine, and convert it if that one needs it. Blocking, perhaps for long. Raises ModelUnavailable."""
     home = models.models_directory(environ).parent
     source = models.fetch(wanted.model_id, wanted.revision, environ)
-    asked = replace(wanted.asked, adapters=tuple(adapter.name for adapter in wanted.adapters))
+    asked = replace(wanted.asked, adapters=tuple(adapter.name for adapter in wanted.adapters), lora=wanted.lora)
     try:
         model, machine = facts.model_facts(source), facts.machine_facts(home, environ)
         chosen = choice.choose(asked, model, machine)
@@ -104,11 +106,11 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
         raise ModelUnavailable(str(error)) from error
     directory = models.prepare(source, chosen.engine, environ, terms.quantize)
     options = _options(wanted, chosen, terms, directory, on_cpu=not machine.gpus)
+    lora = wanted.lora and chosen.engine == "vllm"
+    if wanted.adapters or lora:
+        options = replace(options, lora=lora, max_loras=wanted.max_loras, max_lora_rank=wanted.max_lora_rank)
     if wanted.adapters:
-        found = adapters.locate(wanted.adapters, environ)
-        options = replace(
-            options, adapters=json.dumps(found), max_loras=wanted.max_loras, max_lora_rank=wanted.max_lora_rank
-        )
+        options = replace(options, adapters=json.dumps(adapters.locate(wanted.adapters, environ)))
     lines = terms.lines
     if chosen.engine == "openvino":
         draft = wanted.draft_model and str(models.resolve(wanted.draft_model, "", environ, terms.quantize))

@@ -77,6 +77,9 @@ CHOICES: list[tuple[ModelFacts, MachineFacts, Asked, str, str]] = [
     (LLAMA, ALL, Asked(engine="vllm", engine_given="option.rolling_batch=vllm", if_installed=True), "vllm", "option.rolling_batch=vllm"),
     # Adapters are vllm's alone.
     (LLAMA, ALL, Asked(adapters=("sql",)), "vllm", "LoRA adapters (sql), which only vllm has"),
+    (LLAMA, ALL, Asked(lora=True), "vllm", "LoRA adapters may come, which only vllm takes"),
+    (LLAMA, LAPTOP, Asked(lora=True), "openvino", "a model of type llama on a machine without a GPU"),
+    (LLAMA, ALL, replace(forced("openvino"), lora=True), "openvino", "PENSTOCK_ENGINE=openvino"),
     (BOTH, GPU, Asked(adapters=("a", "b", "c", "d", "e")), "vllm", "LoRA adapters (a, b, c and 2 more), which only vllm has"),
 ]  # fmt: skip
 

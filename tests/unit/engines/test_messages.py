@@ -6,7 +6,18 @@ import random
 import msgspec
 import pytest
 
-from penstock.engines.base import Cancel, EngineInfo, Finish, PromptLogprobs, Sampling, Submit, Token
+from penstock.engines.base import (
+    AdapterChanged,
+    AddAdapter,
+    Cancel,
+    EngineInfo,
+    Finish,
+    PromptLogprobs,
+    RemoveAdapter,
+    Sampling,
+    Submit,
+    Token,
+)
 from penstock.engines.messages import MAX_FRAME, BrokenFrame, Failed, Frames, Message, decode, encode
 
 ALL: list[Message] = [
@@ -18,6 +29,9 @@ ALL: list[Message] = [
     EngineInfo("openvino", "cpu", "torch.float32", 2048, (0, 2), 64),
     EngineInfo("vllm", "cuda", "torch.bfloat16", 2048, (2,), 64, ("grammar",), ("sql", "org/chat")),
     Failed("no such file"),
+    AddAdapter(4, "sql", "/opt/sql", preload=False, pin=True),
+    RemoveAdapter(5, "sql"),
+    AdapterChanged(5, "there is none"),
 ]
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,3 +213,22 @@ def test_sockets_of_ranks_find_room_in_a_deep_directory(tmp_path: Path, monkeypa
     environ.clear()
     prepare(environ, EngineOptions(model=tmp_path))
     assert "VLLM_RPC_BASE_PATH" not in environ
+
+
+def test_there_is_room_for_adapters_that_come_later(model: Path, tmp_path: Path) -> None:
+    later = EngineOptions(model=model, lora=True)
+    given = arguments(later, GPU)
+    assert (given["enable_lora"], given["max_loras"], given["max_cpu_loras"], given["max_lora_rank"]) == (
+        True,
+        8,
+        8,
+        16,
+    )
+    assert arguments(replace(later, max_loras=2), CPU)["max_loras"] == 3
+    named = json.dumps({f"a{n}": adapter(tmp_path / f"a{n}", 9 + 10 * n) for n in range(3)})
+    given = arguments(replace(later, max_loras=2, adapters=named), GPU)
+    assert (given["max_loras"], given["max_cpu_loras"], given["max_lora_rank"]) == (2, 3, 32)
+    assert arguments(replace(later, max_loras=2, adapters=named), CPU)["max_loras"] == 4
+    assert arguments(replace(later, max_lora_rank=60), GPU)["max_lora_rank"] == 64
+    with pytest.raises(LoadError, match="max_lora_rank is 600; vLLM takes 1 to 512"):
+        arguments(replace(later, max_lora_rank=600), GPU)

@@ -115,6 +115,9 @@ def test_adapters_choose_the_engine_and_reach_it(llama: Path, tmp_path: Path, en
     assert found.choice.engine == "vllm"
     assert json.loads(found.options.adapters) == {"sql": str(sql), "chat": str(chat)}
     assert (found.options.max_loras, found.options.max_lora_rank) == (3, 32)
+    assert found.options.lora is False
+    later = textmodel.plan(Wanted(model_id=str(llama), lora=True, max_loras=3), environ)
+    assert (later.choice.engine, later.options.lora, later.options.max_loras) == ("vllm", True, 3)
     plain = textmodel.plan(Wanted(model_id=str(llama)), environ)
     assert (plain.choice.engine, plain.options.adapters) == ("transformers", "")
 

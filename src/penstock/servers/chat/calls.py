@@ -9,42 +9,14 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from penstock.servers.chat.deepseek import DeepSeekReader
+from penstock.servers.chat.pieces import Called, Piece, Reader, Said, beginning, first, said
+from penstock.servers.chat.qwencoder import QwenCoderReader
 from penstock.servers.chat.scan import Braces
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A piece of text."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Called:
-    """A piece of a call: its name comes with the first one of its `index`, its arguments, JSON text, in any number."""
-
-    index: int
-    arguments: str
-    name: str | None = None
-
-
-Piece = Said | Called
-
-
-class Reader(Protocol):
-    """One answer. `marks` are the special tokens that it has to be shown; it is shown no other."""
-
-    marks: tuple[str, ...]
-
-    def push(self, text: str) -> list[Piece]: ...
-
-    def end(self) -> list[Piece]:
-        """What was held back."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +70,7 @@ class JsonReader:
             rest = ""
         skipped = self._skipped if rest or not self._count else ""
         self._held, self._skipped, self._object = "", "", None
-        return _said(skipped + rest)
+        return said(skipped + rest)
 
     def _talk(self, found: list[Piece]) -> None:
         """Text, up to a mark; what may be the beginning of a mark is held back."""
@@ -113,14 +85,14 @@ class JsonReader:
         if self._ended:  # The line end after a call is no text.
             self._held = self._held.lstrip("\r\n")
             self._ended = not self._held
-        at, mark = _first(self._held, self._dialect.begins)
+        at, mark = first(self._held, self._dialect.begins)
         if mark:
-            found += _said(self._held[:at])
+            found += said(self._held[:at])
             self._skip(at + len(mark), at)
             self._calling = True
             return
-        upto = len(self._held) - _beginning(self._held, self._dialect.begins)
-        found += _said(self._held[:upto])
+        upto = len(self._held) - beginning(self._held, self._dialect.begins)
+        found += said(self._held[:upto])
         self._held = self._held[upto:]
 
     def _between(self, found: list[Piece]) -> None:
@@ -162,7 +134,7 @@ class JsonReader:
 
     def _give_up(self, text: str, found: list[Piece]) -> None:
         """It was no call after all."""
-        found += _said(self._skipped + text)
+        found += said(self._skipped + text)
         self._skipped, self._calling = "", False
 
     def _skip(self, length: int, begin: int = 0) -> None:
@@ -257,7 +229,7 @@ class PythonReader:
 
     def push(self, text: str) -> list[Piece]:
         if self._plain:
-            return _said(text)
+            return said(text)
         self._text += text
         begin = self._bare().lstrip()
         if begin and begin[0] != "[" and not self.marks[0].startswith(begin):
@@ -282,7 +254,7 @@ class PythonReader:
 
     def _give_up(self) -> list[Piece]:
         self._plain = True
-        return _said(self._bare())
+        return said(self._bare())
 
 
 def _python_call(index: int, item: Any) -> Called:
@@ -310,15 +282,22 @@ _DIALECTS = {
     "jamba": Dialect(("<tool_calls>",), ("</tool_calls>",)),
     "phi4_mini_json": Dialect(("functools",)),
 }
-PARSERS = (*_DIALECTS, "pythonic", "llama4_pythonic")
+PARSERS = (*_DIALECTS, "pythonic", "llama4_pythonic", "deepseek_v3", "qwen3_coder")
 REQUIRED = Dialect(bare=True)
 """What a model says that is held to a list of calls."""
 
 
-def reader(name: str) -> Callable[[], Reader]:
-    """A reader for each answer, by the parser's name: one of `PARSERS`, or `required`."""
+def reader(name: str, functions: Mapping[str, Any] | None = None) -> Callable[[], Reader]:
+    """A reader for each answer, by the parser's name: one of `PARSERS`, or `required`.
+
+    `functions` are the schemas of their parameters by name, for a dialect whose calls do not tell what is text and what a number.
+    """
     if name in ("pythonic", "llama4_pythonic"):
         return PythonReader
+    if name == "deepseek_v3":
+        return DeepSeekReader
+    if name == "qwen3_coder":
+        return lambda: QwenCoderReader(functions or {})
     dialect = REQUIRED if name == "required" else _DIALECTS[name]
     return lambda: JsonReader(dialect)
 
@@ -330,30 +309,11 @@ def whole(each: Reader, text: str) -> tuple[str, list[Called]]:
 
 def gather(pieces: list[Piece]) -> tuple[str, list[Called]]:
     """Pieces put together: what is said, and the calls."""
-    said, calls = "", dict[int, Called]()
+    text, calls = "", dict[int, Called]()
     for piece in pieces:
         if isinstance(piece, Said):
-            said += piece.text
-        else:
+            text += piece.text
+        elif isinstance(piece, Called):
             before = calls.get(piece.index, Called(piece.index, "", piece.name))
             calls[piece.index] = Called(piece.index, before.arguments + piece.arguments, before.name)
-    return said, list(calls.values())
-
-
-def _said(text: str) -> list[Piece]:
-    return [Said(text)] if text else []
-
-
-def _first(text: str, marks: tuple[str, ...]) -> tuple[int, str]:
-    """The first mark in a text and its place."""
-    found = [(at, -len(mark), mark) for mark in marks if (at := text.find(mark)) >= 0]
-    return (min(found)[0], min(found)[2]) if found else (-1, "")
-
-
-def _beginning(text: str, marks: tuple[str, ...]) -> int:
-    """How many of the last characters may be a mark's first ones."""
-    longest = max((len(mark) - 1 for mark in marks), default=0)
-    for length in range(min(longest, len(text)), 0, -1):
-        if any(mark.startswith(text[-length:]) for mark in marks):
-            return length
-    return 0
+    return text, list(calls.values())

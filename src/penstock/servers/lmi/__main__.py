@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from penstock.servers.contract import Contract, fail, log_to_stdout, read_contract, serve
 from penstock.servers.lmi import memory, serverconfig
@@ -15,7 +16,9 @@ from penstock.servers.lmi.app import App
 from penstock.servers.lmi.discovery import NothingToServe, discover
 from penstock.servers.lmi.load import load
 from penstock.servers.lmi.management import Management
+from penstock.servers.lmi.metrics import Metrics
 from penstock.servers.lmi.registry import Handler, Models
+from penstock.servers.lmi.reported import Reported
 from penstock.servers.lmi.settings import ModelSettings, SettingsError
 
 
@@ -42,16 +45,18 @@ def build(
 ) -> App:
     """The application, which loads `startup` when it starts."""
 
-    async def load_if_there_is_room(settings: ModelSettings) -> Handler:
-        memory.admit(settings)
-        return await load(settings, environ)
-
-    models = Models(load_if_there_is_room)
-
     try:
         config = serverconfig.read(environ, version)
     except SettingsError as error:
         fail(str(error), contract=contract)
+    reported = Reported()
+    lines = reported.line if config.prometheus and version >= (0, 27) else None
+
+    async def load_if_there_is_room(settings: ModelSettings) -> Handler:
+        memory.admit(settings)
+        return await load(settings, environ, lines)
+
+    models = Models(load_if_there_is_room)
 
     async def start() -> None:
         for settings in startup:
@@ -60,7 +65,7 @@ def build(
             else:
                 models.schedule(settings, settings.directory.as_uri(), at_startup=True)
 
-    return App(models, Management(models, environ, version), start, config)
+    return App(models, Management(models, environ, version), start, config, Metrics(reported))
 
 
 def _read_all(contract: Contract, environ: Mapping[str, str], version: tuple[int, int]) -> list[ModelSettings]:
@@ -68,7 +73,10 @@ def _read_all(contract: Contract, environ: Mapping[str, str], version: tuple[int
         return []
     try:
         found = discover(contract.model_dir.absolute(), environ)
-        return [model_settings.read(item.name, item.directory, environ, version) for item in found]
+        return [
+            replace(model_settings.read(item.name, item.directory, environ, version), model_version=item.version)
+            for item in found
+        ]
     except (NothingToServe, SettingsError) as error:
         fail(str(error), contract=contract)
 

@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from penstock.engines import conversion
 from penstock.servers.lmi import jobs, metrics
+from penstock.servers.lmi.adapterapi import AdapterApi
 from penstock.servers.lmi.errors import BadRequest, LmiError, MethodNotAllowed, ResourceNotFound, StreamBroken
 from penstock.servers.lmi.inference import Inference
 from penstock.servers.lmi.management import Management
@@ -40,12 +41,14 @@ class App:
         management: Management,
         start: Callable[[], Awaitable[None]],
         config: ServerConfig,
+        counted: metrics.Metrics,
     ) -> None:
         self._models = models
         self._management = management
+        self._adapter_api = AdapterApi(models)
         self._start = start
         self._config = config
-        self._metrics = metrics.Metrics()
+        self._metrics = counted
         self._inference = Inference(models, config, self._metrics)
         self._jobs = jobs.Jobs(config.cache_capacity)
         self.failure = ""
@@ -109,12 +112,16 @@ class App:
                 await send_reply(self._ping(), send)
             case ["invocations", *_]:
                 await self._invoke(scope, receive, send, "")
-            case ["predictions", name, *_] if name:
-                await self._invoke(scope, receive, send, name)
+            case ["predictions", name, *rest] if name:
+                await self._invoke(scope, receive, send, name, version=rest[0] if rest else "")
             case ["models", name, "invoke"] if method == "POST":
                 await self._invoke(scope, receive, send, name)
             case ["v1", "chat", "completions"]:
                 await self._invoke(scope, receive, send, "", openai=True)
+            case ["models", model, "adapters", *rest] if model and self._config.version >= (0, 28):
+                await self._adapters(scope, receive, send, model, rest)
+            case ["adapters", *rest] if self._config.version >= (0, 28):
+                await self._adapters(scope, receive, send, "", rest)
             case ["models" | "workflows" as kind, *rest]:
                 headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
                 body = await read_body(receive, headers, self._config.max_body)
@@ -127,10 +134,19 @@ class App:
             case _:
                 raise ResourceNotFound
 
+    async def _adapters(self, scope: Scope, receive: Receive, send: Send, model: str, rest: list[str]) -> None:
+        headers, query = Headers(scope=scope), QueryParams(scope["query_string"])
+        await read_body(receive, headers, self._config.max_body)
+        await send_reply(await self._adapter_api.handle(scope["method"], model, rest, query, headers), send)
+
     def _ping(self) -> Reply:
-        """Every model's state. A model that has failed, or errors that came too fast, are what a health check must see."""
-        states = {entry.settings.name: entry.ping for entry in self._models.entries()}
-        found, status = set(states.values()), 200
+        """Every model's state, of several versions the last one's.
+
+        A model that has failed, of whichever version, or errors that came too fast, are what a health check must see.
+        """
+        entries = self._models.entries()
+        states = {entry.settings.name: entry.ping for entry in entries}
+        found, status = {entry.ping for entry in entries}, 200
         if self._inference.rates.exceeded:
             status = 503
         elif "FAILED" in found or (self._config.unhealthy_fails and "Unhealthy" in found):
@@ -152,7 +168,10 @@ class App:
         page = self._metrics.render(query.getlist("name[]"))
         return Reply(200, {"Content-Type": metrics.CONTENT_TYPE}, page)
 
-    async def _invoke(self, scope: Scope, receive: Receive, send: Send, name: str, *, openai: bool = False) -> None:
+    async def _invoke(
+        self, scope: Scope, receive: Receive, send: Send, name: str, *, version: str | None = None, openai: bool = False
+    ) -> None:
+        """`version` is the path's, where the path is one that may name it."""
         headers = Headers(scope=scope)
         body = await read_body(receive, headers, self._config.max_body)
         query = scope["query_string"].decode("latin-1")
@@ -160,7 +179,9 @@ class App:
         if scope["method"] != "OPTIONS" and (token := request.attribute(jobs.STARTING_TOKEN)):
             await send_reply(self._jobs.fetch(request, token), send)
             return
-        entry = self._entry(request, headers, name)
+        if version is None:
+            version = request.text("model_version") or request.attribute("model_version") or ""
+        entry = self._entry(request, headers, name, version)
         if openai and entry.settings.version < (0, 28):
             raise ResourceNotFound
         if scope["method"] == "OPTIONS":
@@ -170,14 +191,11 @@ class App:
         else:
             await self._inference.serve(entry, request, receive, send)
 
-    def _entry(self, request: Invocation, headers: Headers, name: str) -> Entry:
+    def _entry(self, request: Invocation, headers: Headers, name: str, version: str) -> Entry:
         name = name or request.text("model_name") or request.attribute("model_name") or headers.get(TARGET_MODEL, "")
-        return self._models.entry(name) if name else self._default()
-
-    def _default(self) -> Entry:
-        if (entry := self._models.only_one()) is None:
+        if not (name := name or self._models.only_one()):
             raise BadRequest("Parameter model_name is required.")
-        return entry
+        return self._models.entry(name, version)
 
 
 def named(message: Message, request_id: str) -> Message:

@@ -141,7 +141,9 @@ def _chat(body: Mapping[str, Any], request: Invocation, settings: ModelSettings,
         settings,
         logprobs=asked.logprobs,
         include_usage=asked.include_usage,
-        reader=calls.reader(asked.parser) if asked.parser else None,
+        reader=calls.reader(asked.parser, chat.schemas_of(asked.tools)) if asked.parser else None,
+        # A grammar holds the answer from its first token on, which leaves no room for thoughts.
+        thinking=settings.reasoning_parser if asked.parameters.grammar is None else "",
         function=asked.function,
         short_ids=asked.parser == "mistral",
     )

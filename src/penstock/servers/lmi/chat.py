@@ -93,6 +93,12 @@ def _functions(tools: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
     return found
 
 
+def schemas_of(tools: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
+    """The schemas of the parameters of tools that have a name; others are the template's affair."""
+    functions = [function for tool in tools if isinstance(function := tool.get("function"), dict)]
+    return {str(function["name"]): function.get("parameters") for function in functions if "name" in function}
+
+
 def _call_grammar(choice: str, tools: tuple[Mapping[str, Any], ...]) -> Grammar:
     functions = _functions(tools)
     if choice != "required":

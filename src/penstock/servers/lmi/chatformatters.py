@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.servers.chat.calls import Called, Piece, Reader, Said, gather
+from penstock.servers.chat.calls import gather
+from penstock.servers.chat.pieces import Called, Piece, Reader, Said, Thought
+from penstock.servers.chat.thinking import ThinkingReader
 from penstock.servers.lmi.formatters import AsEvents, Asked, Lines, Step, TopToken, Whole, dumps, number, visible
 
 
@@ -26,6 +28,8 @@ class Completion:
     include_usage: bool = False
     reader: Callable[[], Reader] | None = None
     """What finds calls in the text, where the client gave tools and the model may call them."""
+    thinking: str = ""
+    """What tells thoughts from the answer, a parser of `servers/chat/thinking.py`; empty leaves them together."""
     function: str = ""
     """The one function that the model was made to call: its text is the arguments."""
     short_ids: bool = False
@@ -52,7 +56,9 @@ class _Calls:
 
     def __init__(self, completion: Completion) -> None:
         self._function = completion.function
-        self._reader = completion.reader() if completion.reader else None
+        self._reader: Reader | None = completion.reader() if completion.reader else None
+        if completion.thinking:
+            self._reader = ThinkingReader(completion.thinking, self._reader)
         self._begun = False
         self.called = False
         """Whether the answer is to end as one that calls."""
@@ -80,8 +86,12 @@ class JsonChat(Whole):
 
     def answer(self, last: Step) -> bytes:
         found = _Calls(self._completion)
-        said, calls = gather([piece for step in self._steps for piece in found.push(step)])
-        message: dict[str, Any] = {"role": "assistant", "content": said or (None if found.called else "")}
+        pieces = [piece for step in self._steps for piece in found.push(step)]
+        said, calls = gather(pieces)
+        thought = "".join(piece.text for piece in pieces if isinstance(piece, Thought))
+        thoughts = {"reasoning_content": thought} if thought else {}
+        content = said or (None if found.called or thought else "")
+        message: dict[str, Any] = {"role": "assistant", **thoughts, "content": content}
         if calls:
             message["tool_calls"] = [
                 {
@@ -151,6 +161,8 @@ class JsonLinesChat(Lines):
         self._told += 1
         if isinstance(piece, Said):
             return {"content": piece.text, **role}
+        if isinstance(piece, Thought):
+            return {"reasoning_content": piece.text, **role}
         begins = {} if piece.name is None else {"id": self._completion.call_id(piece.index), "type": "function"}
         name = {} if piece.name is None else {"name": piece.name}
         call = {"index": piece.index, **begins, "function": {**name, "arguments": piece.arguments}}

@@ -21,13 +21,14 @@ class Found:
 
     name: str
     directory: Path
+    version: str = ""
 
 
 def discover(model_dir: Path, environ: Mapping[str, str]) -> tuple[Found, ...]:
     """The models, in order of their names. Raises NothingToServe.
 
     Files in `model_dir` make it the one model, `model`. A single directory in it, as a tar.gz with one top folder gives, is the one
-    model and lends its name; several are a model each. `SERVING_LOAD_MODELS` (`name=path`, `name::Engine=path`, comma-separated)
+    model and lends its name; several are a model each. `SERVING_LOAD_MODELS` (`name=path`, `name:version:Engine=path`, comma-separated)
     overrides all that.
     """
     if (given := environ.get("SERVING_LOAD_MODELS", "ALL").strip()).upper() not in ("", "ALL"):
@@ -72,8 +73,8 @@ def _named(item: str, model_dir: Path) -> Found:
     directory = nested(model_dir / directory)
     if not directory.is_dir():
         raise NothingToServe(f"SERVING_LOAD_MODELS names {path}, which is not a directory.")
-    name = head.strip("[]").split(":")[0] if separator else ""
-    return Found(name or model_name(directory), directory)
+    name, version = (*head.strip("[]").split(":"), "")[:2] if separator else ("", "")
+    return Found(name or model_name(directory), directory, version)
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -20,6 +20,8 @@ from penstock.servers.generation import Generation
 from penstock.servers.lmi import requirements
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.formatterhost import FormatterHost
+from penstock.servers.lmi.loras import Adapters
+from penstock.servers.lmi.output import Lines
 from penstock.servers.lmi.plain import Stepped, WholeAnswer
 from penstock.servers.lmi.process import Command, HandlerFailed, Worker
 from penstock.servers.lmi.registry import Handler, LoadError
@@ -31,29 +33,32 @@ from penstock.servers.textmodel import Wanted
 
 log = logging.getLogger(__name__)
 
+ADAPTER_API = (0, 28)
+"""Adapters may be managed from this version on."""
 
-async def load(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
-    """Load one model. Raises LoadError."""
+
+async def load(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None = None) -> Handler:
+    """Load one model. `lines` is shown what its own code says. Raises LoadError."""
     try:
         if settings.entry_point:
-            return await _load_handler(settings, environ)
-        return await _load_text(settings, environ)
+            return await _load_handler(settings, environ, lines)
+        return await _load_text(settings, environ, lines)
     except (models.ModelUnavailable, EngineError, TokenizerError, RequirementsError, HandlerFailed) as error:
         raise LoadError(str(error)) from error
 
 
-async def _load_handler(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
-    command = await _command(settings, environ)
+async def _load_handler(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None) -> Handler:
+    command = await _command(settings, environ, lines)
     properties = await asyncio.to_thread(handler_properties, settings, environ)
     log.info("model %s: engine=%s is served by the handler %s", settings.name, settings.engine, settings.entry_point)
     return await HandlerPool.start(settings, lambda: Worker.start(settings, command, properties))
 
 
-async def _command(settings: ModelSettings, environ: Mapping[str, str]) -> Command:
+async def _command(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None) -> Command:
     python = await requirements.interpreter(settings, environ)
     # What a script for several processes asks of its environment; here it is one.
     ranks = {} if settings.engine == "Python" else {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
-    return Command(python, {**ranks, **environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)})
+    return Command(python, {**ranks, **environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)}, lines)
 
 
 def handler_properties(settings: ModelSettings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -76,7 +81,8 @@ def _given_environ(settings: ModelSettings) -> dict[str, str]:
     return {name.strip(): value.strip() for name, separator, value in pairs if separator}
 
 
-async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Handler:
+async def _load_text(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None) -> Handler:
+    startup = await asyncio.to_thread(_adapters, settings, environ)
     wanted = Wanted(
         model_id=settings.model_id or str(settings.directory),
         revision=settings.revision,
@@ -86,7 +92,8 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
         max_batch_size=settings.max_rolling_batch_size,
         max_batched_tokens=settings.max_rolling_batch_prefill_tokens,
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
-        adapters=await asyncio.to_thread(_adapters, settings, environ),
+        adapters=startup,
+        lora=settings.enable_lora and settings.version >= ADAPTER_API,
         max_loras=settings.max_loras,
         max_lora_rank=settings.max_lora_rank,
     )
@@ -94,14 +101,16 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str]) -> Han
     loaded = await textmodel.load(wanted, environ, timeout_s=settings.model_loading_timeout_s)
     try:
         template = _template(settings, loaded.tokenizer)
-        host = await _formatters(settings, loaded.plan.source, environ)
+        host = await _formatters(settings, loaded.plan.source, environ, lines)
     except BaseException:
         await loaded.engine.close()
         raise
     log.info("%s is %s", asked_for(settings), loaded.served)
     generation, rng = Generation(loaded.tokenizer, loaded.engine), random.SystemRandom()
     if settings.rolling_batch:
-        return RollingBatch(settings, generation, rng, sessions, template, host)
+        return RollingBatch(
+            settings, generation, rng, sessions, template, host, Adapters(loaded.engine, startup, environ)
+        )
     kind = Stepped if settings.enable_streaming else WholeAnswer
     return kind(settings, generation, rng)
 
@@ -115,15 +124,20 @@ def _adapters(settings: ModelSettings, environ: Mapping[str, str]) -> tuple[Adap
     model = models.fetch(settings.model_id or str(settings.directory), settings.revision, environ)
     found = adapters.beside((settings.directory.absolute(), model), settings.adapters)
     if not found:
-        log.warning("option.enable_lora: the folder %s holds no adapters, so there are none", settings.adapters)
+        later = ", but for those that come later" if settings.version >= ADAPTER_API else ""
+        log.warning(
+            "option.enable_lora: the folder %s holds no adapters, so there are none%s", settings.adapters, later
+        )
     return found
 
 
-async def _formatters(settings: ModelSettings, model: Path, environ: Mapping[str, str]) -> FormatterHost | None:
+async def _formatters(
+    settings: ModelSettings, model: Path, environ: Mapping[str, str], lines: Lines | None
+) -> FormatterHost | None:
     """The process of a model.py that formats, if there is one. Raises HandlerFailed, RequirementsError."""
     if not settings.formatters:
         return None
-    command = await _command(settings, environ)
+    command = await _command(settings, environ, lines)
     properties = {**await asyncio.to_thread(handler_properties, settings, environ), "model_id": str(model)}
     log.info("model %s: its requests and answers go through %s", settings.name, settings.formatters)
     return await FormatterHost.start(

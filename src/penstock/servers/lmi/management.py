@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from penstock.servers.lmi import settings as model_settings
 from penstock.servers.lmi.discovery import model_name, nested
-from penstock.servers.lmi.errors import BadRequest, LmiError, MethodNotAllowed, Unavailable
+from penstock.servers.lmi.errors import BadRequest, LmiError, MethodNotAllowed, ModelNotFound, Unavailable
 from penstock.servers.lmi.registry import Entry, LoadError, Models
 from penstock.servers.lmi.replies import Reply, json_reply
 from penstock.servers.lmi.settings import ModelSettings, SettingsError
@@ -40,18 +41,18 @@ class Management:
         self, method: str, segments: list[str], query: Mapping[str, str], headers: Mapping[str, str], body: bytes
     ) -> Reply:
         """Answer one request; `segments` follow `/models/`. Raises LmiError."""
-        name = segments[0] if segments else ""
+        name, version = (*segments, "", "")[:2]
         match method, bool(name):
             case "GET", False:
                 return self._list(query)
             case "POST", False:
                 return await self._register(_arguments(query, headers, body))
             case "GET", True:
-                return json_reply([describe(self._models.entry(name))])
+                return self._describe(name, version)
             case "PUT", True:
-                return await self._scale(self._models.entry(name), query)
+                return await self._scale(name, version, query)
             case "DELETE", True:
-                await self._models.unregister(name)
+                await self._models.unregister(name, version)
                 return json_reply({"status": f'Model or workflow "{name}" unregistered'})
             case _:
                 raise MethodNotAllowed
@@ -67,21 +68,29 @@ class Management:
         if method != "GET":
             raise MethodNotAllowed
         page, entries = self._page(query)
-        return json_reply({**page, "workflows": [{"workflowName": entry.settings.name} for entry in entries]})
+        workflows = [{"workflowName": entry.settings.name, **_version(entry)} for entry in entries]
+        return json_reply({**page, "workflows": workflows})
+
+    def _describe(self, name: str, version: str) -> Reply:
+        """Every version, or the one that is named."""
+        if found := self._models.versions(name, version):
+            return json_reply([describe(entry) for entry in found])
+        if self._models.versions(name):  # twice, as the original says it
+            raise ModelNotFound(f"Workflow not found: Workflow not found: {name}/{version}")
+        raise ModelNotFound(f"Workflow not found: {name}")
 
     def _list(self, query: Mapping[str, str]) -> Reply:
         page, entries = self._page(query)
         models = [
-            {"modelName": entry.settings.name, "modelUrl": entry.url, "status": entry.status} for entry in entries
+            {"modelName": entry.settings.name, **_version(entry), "modelUrl": entry.url, "status": entry.status}
+            for entry in entries
         ]
         return json_reply({**page, "models": models})
 
     def _page(self, query: Mapping[str, str]) -> tuple[dict[str, Any], list[Entry]]:
-        """What leads to the next page, and this one's entries."""
-        entries = self._models.entries()
-        limit, start = _whole(query, "limit", 100), max(0, _whole(query, "next_page_token", 0))
-        end = min(start + (limit if 0 <= limit <= 100 else 100), len(entries))
-        return {"nextPageToken": str(end)} if end < len(entries) else {}, entries[start:end]
+        """What leads to the next page, and this one's entries: pages count names, and each has all its versions."""
+        page, names = paginated(self._models.names(), query)
+        return page, [entry for name in names for entry in self._models.versions(name)]
 
     async def _register(self, arguments: Mapping[str, str]) -> Reply:
         url = arguments.get("url")
@@ -91,10 +100,12 @@ class Management:
         if not directory.is_dir():
             raise BadRequest(f"{url} is not a directory of this server.")
         name = arguments.get("model_name") or model_name(directory)
-        if not name.isprintable() or len(name) > 256:
-            raise BadRequest("model_name must be at most 256 printable characters.")
+        for given in ("model_name", name), ("model_version", arguments.get("model_version", "")):
+            if not given[1].isprintable() or len(given[1]) > 256:
+                raise BadRequest(f"{given[0]} must be at most 256 printable characters.")
         try:
             settings = self._settings(name, directory, arguments)
+            settings = replace(settings, model_version=arguments.get("model_version", ""))
             if arguments.get("synchronous", "true").lower() == "false":
                 self._models.schedule(settings, url)
                 return json_reply({"status": f'Model "{name}" registration scheduled.'}, 202)
@@ -109,17 +120,17 @@ class Management:
         }
         return model_settings.build(name, directory, pairs, self._environ, self._version)
 
-    async def _scale(self, entry: Entry, query: Mapping[str, str]) -> Reply:
+    async def _scale(self, name: str, version: str, query: Mapping[str, str]) -> Reply:
+        """Every version, or the one that is named."""
         least, most = _whole(query, "min_worker", -1), _whole(query, "max_worker", -1)
-        if entry.status != "READY" or entry.handler is None:
-            raise Unavailable(f"Model or workflow is not ready: {entry.settings.name}")
-        await entry.handler.scale(least, most)
-        name = entry.settings.name
-        return json_reply(
-            {
-                "status": f'Workflow "{name}" worker scaled. New Worker configuration min workers:{least} max workers:{most}'
-            }
-        )
+        if not (found := self._models.versions(name, version)):
+            raise ModelNotFound(f"Model or workflow not found: {name}")
+        for entry in found:
+            if entry.status != "READY" or entry.handler is None:
+                raise Unavailable(f"Model or workflow is not ready: {name}")
+            await entry.handler.scale(least, most)
+        said = f'Workflow "{name}" worker scaled. New Worker configuration min workers:{least} max workers:{most}'
+        return json_reply({"status": "\n".join([said] * len(found))})
 
 
 def describe(entry: Entry) -> dict[str, Any]:
@@ -130,6 +141,7 @@ def describe(entry: Entry) -> dict[str, Any]:
     parallel = entry.handler.parallel if entry.handler else 0
     return {
         "workflowName": settings.name,
+        **_version(entry),
         "models": [
             {
                 "modelName": settings.name,
@@ -144,6 +156,18 @@ def describe(entry: Entry) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _version(entry: Entry) -> dict[str, str]:
+    version = entry.settings.model_version
+    return {"version": version} if version else {}
+
+
+def paginated(names: list[str], query: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What leads to the next page, and this one's names. Raises BadRequest."""
+    limit, start = _whole(query, "limit", 100), max(0, _whole(query, "next_page_token", 0))
+    end = min(start + (limit if 0 <= limit <= 100 else 100), len(names))
+    return {"nextPageToken": str(end)} if end < len(names) else {}, names[start:end]
 
 
 def _arguments(query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> dict[str, str]:

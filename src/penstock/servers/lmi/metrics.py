@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -22,7 +23,9 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(slots=True)
-class _Histogram:
+class Histogram:
+    """Counts by bucket, and the sum."""
+
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total: float = 0.0
 
@@ -35,14 +38,19 @@ class _Histogram:
         return [(bound, float(count)) for bound, count in zip([*map(str, BUCKETS), "+Inf"], sums, strict=True)]
 
 
-class Metrics:
-    """One server's counts."""
+class Collector(Protocol):
+    def collect(self) -> Iterator[Metric]: ...
 
-    def __init__(self) -> None:
+
+class Metrics:
+    """One server's counts, and what `others` have under names of their own."""
+
+    def __init__(self, *others: Collector) -> None:
+        self._others = others
         self._host = socket.gethostname()
         self._counters: Counter[tuple[str, str, str]] = Counter()
         self._gauges: dict[tuple[str, str], float] = {}
-        self._histograms: dict[tuple[str, str], _Histogram] = {}
+        self._histograms: dict[tuple[str, str], Histogram] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -56,7 +64,7 @@ class Metrics:
 
     def observe(self, name: str, model: str, microseconds: float) -> None:
         """`RequestLatency`, `QueueTime`."""
-        self._histograms.setdefault((name, model), _Histogram()).observe(microseconds)
+        self._histograms.setdefault((name, model), Histogram()).observe(microseconds)
 
     def render(self, names: Iterable[str] = ()) -> bytes:
         """The page that Prometheus scrapes; all of it, or only some names."""
@@ -69,6 +77,14 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """What the client library asks of a collector."""
+        own = set()
+        for family in self._collect_own():
+            own.add(family.name)
+            yield family
+        for other in self._others:
+            yield from (family for family in other.collect() if family.name not in own)
+
+    def _collect_own(self) -> Iterator[Metric]:
         for name in sorted({name for name, _, _ in self._counters}):
             yield self._counter(name)
         for name in sorted({name for name, _ in self._gauges}):

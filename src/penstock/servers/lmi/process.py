@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.servers.lmi.output import Lines, Output
 from penstock.servers.lmi.settings import ModelSettings
 from penstock.servers.lmi.worker import frames
 from penstock.servers.lmi.worker.frames import BrokenFrame, Frame
@@ -40,10 +41,11 @@ class HandlerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a handler: the interpreter, and the environment it gets."""
+    """How to start a handler: the interpreter, the environment it gets, and who reads what it says, if anybody does."""
 
     python: str
     environ: Mapping[str, str]
+    lines: Lines | None = None
 
 
 class Worker:
@@ -57,6 +59,7 @@ class Worker:
         self._writer = writer
         self._reading = False
         self._frames_read = 0
+        self._output: Output | None = None
         self._watch = asyncio.create_task(self._see_death())
         self.greeting: Mapping[str, object] = {}
         """What it answered to its first call."""
@@ -70,18 +73,25 @@ class Worker:
         """Start it and make the first call, an empty Input with `properties`. Raises HandlerFailed, with the process gone."""
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
-        with theirs:
+        output, stdout = await Output.open(command.lines) if command.lines is not None else (None, None)
+        with theirs, contextlib.ExitStack() as undo:
+            if stdout is not None:
+                undo.callback(os.close, stdout)
             try:
                 process = await asyncio.create_subprocess_exec(
                     *_arguments(settings, command.python, theirs.fileno()),
                     env=dict(command.environ),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
+                    stdout=stdout,
                 )
             except OSError as error:
                 writer.close()
+                if output is not None:
+                    await output.end(0)
                 raise HandlerFailed(f"{command.python} can't be started: {error.strerror}") from error
         worker = cls(process, reader, writer)
+        worker._output = output
         try:
             await worker._begin(properties, settings.model_loading_timeout_s)
         except WorkerLost as error:
@@ -112,6 +122,8 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()  # Where it has not yet come to make its group.
         await self._process.wait()
+        if self._output is not None:
+            await self._output.end(LAST_WORDS_S)
 
     async def _begin(self, properties: Mapping[str, str], timeout_s: float) -> None:
         first = await self._read(timeout_s)

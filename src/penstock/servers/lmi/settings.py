@@ -12,6 +12,7 @@ from pathlib import Path
 
 from penstock.engines import choice
 from penstock.engines.choice import Asked
+from penstock.servers.chat import thinking
 from penstock.servers.chat.calls import PARSERS
 from penstock.servers.lmi import properties, scripts
 
@@ -58,6 +59,7 @@ _FROM_SAGEMAKER = {
 }
 """Variables of SageMaker's other containers, from 0.36 on: the only ones that win over the file."""
 
+REASONING = (0, 33)
 MOST_DIGITS = 18
 """Of a number; more do not fit into 64 bits, as the engines count."""
 
@@ -72,7 +74,10 @@ class ModelSettings:
 
     name: str
     directory: Path
+    model_version: str = ""
+    """Which of several models of this name; empty where nobody said one."""
     version: tuple[int, int] = (0, 23)
+    """The server's."""
     engine: str = "Python"
     options: Mapping[str, str] = field(default_factory=dict)
     job_queue_size: int = 1000
@@ -107,6 +112,8 @@ class ModelSettings:
     bedrock_compat: bool = False
     tool_call_parser: str = ""
     """What finds calls in a chat's answer; empty unless `enable_auto_tool_choice` is on."""
+    reasoning_parser: str = ""
+    """What tells a chat's thoughts from its answer."""
     chat_template: str = ""
     """A file of the model, or the template itself, in place of the tokenizer's."""
     stateful_sessions: bool = False
@@ -234,6 +241,7 @@ def build(
         tgi_compat=version >= (0, 28) and _is_true(options, "tgi_compat"),
         bedrock_compat=version >= (0, 28) and _is_true(options, "bedrock_compat"),
         tool_call_parser=_tool_call_parser(options),
+        reasoning_parser=_reasoning_parser(options, version),
         chat_template=options.get("chat_template", ""),
         stateful_sessions=version >= (0, 34) and _is_true(options, "enable_stateful_sessions", unset="true"),
         dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
@@ -341,6 +349,16 @@ def _tool_call_parser(options: Mapping[str, str]) -> str:
     if not (name := options.get("tool_call_parser", "")):
         raise SettingsError("option.enable_auto_tool_choice needs option.tool_call_parser: give the model's")
     return _one_of("option.tool_call_parser", name, PARSERS)
+
+
+def _reasoning_parser(options: Mapping[str, str], version: tuple[int, int]) -> str:
+    """It is enough by itself; `enable_reasoning` needs it, or switches it off."""
+    if version < REASONING or not _is_true(options, "enable_reasoning", unset="true"):
+        return ""
+    name = options.get("reasoning_parser", "")
+    if "enable_reasoning" in options and not name:
+        raise SettingsError("option.enable_reasoning needs option.reasoning_parser: give the model's")
+    return name and _one_of("option.reasoning_parser", name, thinking.PARSERS)
 
 
 def _quantize(options: Mapping[str, str]) -> str:

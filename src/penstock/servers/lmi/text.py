@@ -23,6 +23,7 @@ from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut, Untranslatable
 from penstock.servers.lmi.formatterhost import FormatterFailed, FormatterHost, Writer
 from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step, TopToken
+from penstock.servers.lmi.loras import Adapters
 from penstock.servers.lmi.parameters import BadInput, TextParameters
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
@@ -44,6 +45,10 @@ class TextModel:
     @property
     def parallel(self) -> int:
         return self.settings.max_rolling_batch_size
+
+    @property
+    def adapters(self) -> Adapters | None:
+        return None
 
     async def scale(self, least: int, most: int) -> None:
         """One engine serves every request; there are no workers to add."""
@@ -125,6 +130,11 @@ class RollingBatch(TextModel):
     """In place of the tokenizer's own."""
     host: FormatterHost | None = None
     """The user's own formatters."""
+    loras: Adapters | None = None
+
+    @property
+    def adapters(self) -> Adapters | None:
+        return self.loras
 
     async def close(self) -> None:
         if self.host is not None:

@@ -140,6 +140,10 @@ class HandlerPool:
             return "FAILED"
         return "Healthy" if all(seat.worker is not None for seat in self._seats) else "Unhealthy"
 
+    @property
+    def adapters(self) -> None:
+        """A handler does with adapters what it likes."""
+
     async def predict(self, request: Invocation) -> Reply:
         job = _Job(request, asyncio.get_running_loop().create_future())
         self._waiting.append(job)

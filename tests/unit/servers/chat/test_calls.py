@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.servers.chat.calls import PARSERS, Called, Piece, Said, gather, reader, whole
+from penstock.servers.chat.calls import PARSERS, gather, reader, whole
+from penstock.servers.chat.pieces import Called, Piece, Said
 
 OSLO = {"city": 'Oslo {"}]', "n": [1, {"a": 2}]}
 CALL = json.dumps({"name": "weather", "arguments": OSLO})
@@ -29,7 +30,17 @@ DIALECTS = {
     "pythonic": f"[weather(city={OSLO['city']!r}, n={OSLO['n']!r}), time()]",
     "llama4_pythonic": f"<|python_start|>[weather(city={OSLO['city']!r}, n={OSLO['n']!r}), time()]<|python_end|>",
     "required": f"[{LLAMA}, {TIME}]",
+    "deepseek_v3": (
+        "Let me see.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n"
+        f"{ARGUMENTS}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>time\n```json\n"
+        "{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+    ),
+    "qwen3_coder": (
+        f"Let me see.\n<tool_call>\n<function=weather>\n<parameter=city>\n{OSLO['city']}\n</parameter>\n<parameter=n>\n"
+        '[1, {"a": 2}]\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=time>\n</function>\n</tool_call>'
+    ),
 }
+FUNCTIONS = {"weather": {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "array"}}}}
 
 
 def test_every_parser_is_tried() -> None:
@@ -38,7 +49,7 @@ def test_every_parser_is_tried() -> None:
 
 @pytest.mark.parametrize("name", DIALECTS)
 def test_calls_are_found(name: str) -> None:
-    said, calls = whole(reader(name)(), DIALECTS[name])
+    said, calls = whole(reader(name, FUNCTIONS)(), DIALECTS[name])
     assert said.strip() == ("Let me see." if DIALECTS[name].startswith("Let") else "")
     assert [(call.index, call.name, json.loads(call.arguments)) for call in calls] == [
         (0, "weather", OSLO),
@@ -52,11 +63,11 @@ def test_calls_are_found(name: str) -> None:
 def test_pieces_make_no_difference(name: str, data: st.DataObject) -> None:
     text = DIALECTS[name]
     cuts = sorted(data.draw(st.sets(st.integers(1, len(text) - 1), max_size=20)))
-    each = reader(name)()
+    each = reader(name, FUNCTIONS)()
     found: list[Piece] = []
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         found += each.push(text[start:end])
-    assert gather([*found, *each.end()]) == whole(reader(name)(), text)
+    assert gather([*found, *each.end()]) == whole(reader(name, FUNCTIONS)(), text)
     named = [piece.name for piece in found if isinstance(piece, Called) and piece.name]
     assert len(named) == len(set(named)), "a call's name comes once"
 
@@ -69,7 +80,9 @@ def test_arguments_come_as_they_are_made() -> None:
     assert each.push("}</tool_call>") == []
 
 
-@pytest.mark.parametrize("name", ["hermes", "llama3_json", "mistral", "pythonic", "jamba"])
+@pytest.mark.parametrize(
+    "name", ["hermes", "llama3_json", "mistral", "pythonic", "jamba", "deepseek_v3", "qwen3_coder"]
+)
 @pytest.mark.parametrize(
     "text",
     [
@@ -133,4 +146,70 @@ def test_a_long_answer_takes_no_long_time() -> None:
         for at in range(0, len(long), 4)
         for piece in each.push(("<tool_call>" if not at else "") + long[at : at + 4])
     ]
+    assert len(json.loads(gather(pieces)[1][0].arguments)["x"]) == 300_000
+
+
+CALL_BEGINS = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<｜tool▁calls▁begin｜>",
+        f"{CALL_BEGINS}function",
+        f"{CALL_BEGINS}no separator, but words",
+        f"a {CALL_BEGINS}function<｜tool▁sep｜>f\nno fence",
+        f"{CALL_BEGINS}function<｜tool▁sep｜>f\n```json\n[1]\n```",
+        "<｜tool▁calls▁begin｜>words",
+    ],
+)
+def test_deepseeks_marks_without_a_call_stay_text(text: str) -> None:
+    for size in (1, 5, len(text)):
+        each = reader("deepseek_v3")()
+        pieces = [piece for at in range(0, len(text), size) for piece in each.push(text[at : at + size])]
+        assert gather([*pieces, *each.end()]) == (text, [])
+
+
+def test_deepseeks_arguments_come_as_they_are_made() -> None:
+    each = reader("deepseek_v3")()
+    assert each.push(f"{CALL_BEGINS}function<｜tool▁sep｜>f\n```json\n") == []
+    assert each.push('{"x": "}') == [Called(0, '{"x": "}', "f")]
+    assert each.push('"}\n``') == [Called(0, '"}')]
+    assert [*each.push("`<｜tool▁call▁end｜><｜tool▁calls▁end｜>"), *each.push(" after"), *each.end()] == [
+        Said(" after")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "string"}, "7", "7"),
+        ({"type": "integer"}, "7", 7),
+        ({"type": "number"}, " 7.5 ", 7.5),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "object"}, '{"a": 1}', {"a": 1}),
+        ({"type": "integer"}, "seven", "seven"),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "null", None),
+        ({}, "7", "7"),
+        (None, "two\nlines", "two\nlines"),
+    ],
+)
+def test_a_schema_says_what_qwens_values_are(schema: object, text: str, value: object) -> None:
+    functions = {"f": {"properties": {"x": schema}}}
+    said = f"<tool_call><function=f><parameter=x>\n{text}\n</parameter></function></tool_call> after"
+    assert whole(reader("qwen3_coder", functions)(), said) == (" after", [Called(0, json.dumps({"x": value}), "f")])
+
+
+def test_qwens_call_without_its_mark_and_one_that_is_cut_off() -> None:
+    bare = "so <function=f><parameter=x>1<parameter=y>2</parameter></function>done"
+    assert whole(reader("qwen3_coder")(), bare) == ("so done", [Called(0, '{"x": "1", "y": "2"}', "f")])
+    for cut in ("<tool_call><function=f><parameter=x>1", "<tool_call>\n<func", "<tool_call>words"):
+        assert whole(reader("qwen3_coder")(), cut) == (cut, [])
+
+
+def test_qwens_long_call_takes_no_long_time() -> None:
+    long = f"<tool_call><function=f><parameter=x>{'y' * 300_000}</parameter></function></tool_call>"
+    each = reader("qwen3_coder")()
+    pieces = [piece for at in range(0, len(long), 4) for piece in each.push(long[at : at + 4])]
     assert len(json.loads(gather(pieces)[1][0].arguments)["x"]) == 300_000

@@ -53,5 +53,7 @@ def test_load_models_overrides(tmp_path: Path) -> None:
     put(tmp_path, "a/model.py", "b/model.py", "x.txt")
     load = {"SERVING_LOAD_MODELS": f"first::Python=/opt/ml/model/a, file://{tmp_path}/b"}
     assert discover(tmp_path, load) == (Found("first", tmp_path / "a"), Found("b", tmp_path / "b"))
+    versions = {"SERVING_LOAD_MODELS": "m:1.0=/opt/ml/model/a [m:2.0:Python:*]=/opt/ml/model/b"}
+    assert discover(tmp_path, versions) == (Found("m", tmp_path / "a", "1.0"), Found("m", tmp_path / "b", "2.0"))
     with pytest.raises(NothingToServe, match="names /nowhere"):
         discover(tmp_path, {"SERVING_LOAD_MODELS": "m=/nowhere"})

@@ -37,7 +37,10 @@ def test_adapters_lie_beside_the_settings_or_the_model(settings: ModelSettings, 
     ("changes", "line"),
     [
         ({"enable_lora": False}, "the folder adapters is not read: option.enable_lora is not true"),
-        ({"adapters": "none"}, "option.enable_lora: the folder none holds no adapters, so there are none"),
+        (
+            {"adapters": "none"},
+            "option.enable_lora: the folder none holds no adapters, so there are none, but for those that come later",
+        ),
     ],
 )
 def test_the_log_says_why_there_are_none(

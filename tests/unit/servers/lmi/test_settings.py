@@ -286,3 +286,27 @@ def test_adapters_that_no_request_could_name_are_refused(more: str, version: str
 def test_a_handler_does_with_adapters_what_it_likes(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("def handle(inputs): ...")
     assert read(tmp_path, "option.enable_lora=true", version="0.23.0").options["enable_lora"] == "true"
+
+
+REASONS = "option.model_id=a/b\noption.reasoning_parser=qwen3\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "parser"),
+    [
+        (REASONS, "0.36.0", "qwen3"),
+        (REASONS + "option.enable_reasoning=true", "0.33.0", "qwen3"),
+        (REASONS + "option.enable_reasoning=false", "0.36.0", ""),
+        (REASONS, "0.32.0", ""),
+        ("option.model_id=a/b", "0.36.0", ""),
+    ],
+)
+def test_what_tells_thoughts_from_answers(tmp_path: Path, text: str, version: str, parser: str) -> None:
+    assert read(tmp_path, text, version=version).reasoning_parser == parser
+
+
+def test_a_reasoning_parser_must_be_there_and_known(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"option\.enable_reasoning needs option\.reasoning_parser"):
+        read(tmp_path, "option.model_id=a/b\noption.enable_reasoning=true", version="0.36.0")
+    with pytest.raises(SettingsError, match=r"reasoning_parser=magic is not supported: use one of deepseek_r1, qwen3"):
+        read(tmp_path, "option.model_id=a/b\noption.reasoning_parser=magic", version="0.36.0")

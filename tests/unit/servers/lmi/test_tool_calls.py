@@ -164,3 +164,34 @@ def test_names_of_one_token_and_usage_come_once() -> None:
     events = b"".join(formatter.step(step) for step in steps(*SAID)).split(b"\n\n")
     assert events[-2:] == [b"data: [DONE]", b""]
     assert json.loads(events[-3].removeprefix(b"data: "))["usage"]["completion_tokens"] == len(SAID) + 1
+
+
+THINKS = ("<think>", "hm", "</think>", "yes")
+
+
+def test_thoughts_of_a_whole_answer() -> None:
+    (choice,) = answer(*THINKS, stream=False, model="m", thinking="qwen3", special=("<think>", "</think>"))
+    assert choice["message"] == {"role": "assistant", "reasoning_content": "hm", "content": "yes"}
+    assert choice["finish_reason"] == "stop"
+    (choice,) = answer("hm", stream=False, model="m", thinking="deepseek_r1")
+    assert choice["message"] == {"role": "assistant", "reasoning_content": "hm", "content": None}
+    (choice,) = answer("yes", stream=False, model="m", thinking="qwen3")
+    assert choice["message"] == {"role": "assistant", "content": "yes"}
+
+
+def test_thoughts_of_a_stream() -> None:
+    choices = answer(*THINKS, stream=True, model="m", thinking="deepseek_r1")
+    assert [choice["delta"] for choice in choices] == [
+        {"reasoning_content": "hm", "role": "assistant"},
+        {"content": "yes"},
+        {"content": ""},
+    ]
+    assert [choice["finish_reason"] for choice in choices] == [None, None, "stop"]
+
+
+def test_thoughts_before_a_call() -> None:
+    made: dict[str, Any] = {"model": "m", "thinking": "qwen3", "reader": calls.reader("hermes")}
+    (choice,) = answer("<think>hm</think>", *SAID[1:], stream=False, **made)
+    message = choice["message"]
+    assert (message["reasoning_content"], message["content"], choice["finish_reason"]) == ("hm", None, "tool_calls")
+    assert message["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city": "Oslo"}'}
