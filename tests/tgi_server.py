@@ -42,11 +42,11 @@ class Exchange:
     """One request on a connection of its own; iterating gives the response's chunks as they come."""
 
     def __init__(self, port: int, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         named = {"Host": "test", "Content-Length": str(len(body)), **headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-        self._socket.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
-        self._file = self._socket.makefile("rb")
+        self.socket.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        self._file = self.socket.makefile("rb")
         self.complete = False
 
     def answer(self) -> Answer:
@@ -80,7 +80,7 @@ class Exchange:
 
     def close(self) -> None:
         self._file.close()
-        self._socket.close()
+        self.socket.close()
 
     def _line(self) -> bytes:
         return self._file.readline().rstrip(b"\r\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.tgi_server import Answer, Server, running
 from tests.tiny_models import END, RECITAL
 
 REST = RECITAL.removeprefix(" one")
+KEY = {"Authorization": "Bearer secret"}
 WORDS = [" two", " three", " four", "", "🙂", " five", " six", " seven", " eight", " nine", " ten", END]
 
 
@@ -199,12 +201,71 @@ def test_metrics(server: Server) -> None:
     assert (values["tgi_queue_size"], values["tgi_batch_current_size"]) == ("0.0", "0.0")
 
 
+def test_what_can_be_asked_is_described(server: Server, last: Server) -> None:
+    first, later = server.get("/api-doc/openapi.json").json(), last.get("/api-doc/openapi.json").json()
+    assert (first["info"]["version"], later["info"]["version"]) == ("1.0.3", "3.3.7")
+    assert set(later["paths"]) - set(first["paths"]) == {
+        "/v1/chat/completions", "/v1/completions", "/tokenize", "/chat_tokenize", "/v1/models", "/vertex",
+    }  # fmt: skip
+    for described, it, key in ((first, server, {}), (later, last, KEY)):
+        for path, methods in described["paths"].items():
+            for method in methods:
+                found = it.get(path) if method == "get" else it.ask({}, path=path, headers=key)
+                assert found.status == (200 if method == "get" else 422), (method, path)
+    known = later["components"]["schemas"]["GenerateParameters"]["properties"]
+    assert known["max_new_tokens"]["default"] is None
+    assert set(known) - set(first["components"]["schemas"]["GenerateParameters"]["properties"]) == {
+        "frequency_penalty", "grammar", "adapter_id",
+    }  # fmt: skip
+    for path in ("/docs", "/docs/"):
+        page = server.get(path)
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert b"/generate_stream" in page.body
+        assert b"http" not in page.body, "it loads nothing"
+
+
+def test_vertex(server: Server, last: Server) -> None:
+    assert server.ask({"instances": []}, path="/vertex").status == 404
+    instances = [
+        {"inputs": "count: one", "parameters": {"max_new_tokens": 2, "seed": 1, "temperature": -1}},
+        {"messages": [{"role": "user", "content": "count:"}], "max_tokens": 1, "temperature": 0},
+    ]
+    answer = last.ask({"instances": instances}, path="/vertex", headers=KEY)
+    assert answer.status == 200
+    texts = answer.json()["predictions"]
+    assert (list(answer.json()), len(texts)) == (["predictions"], 2)
+    assert all(isinstance(text, str) for text in texts)
+    assert last.ask({"instances": instances[:1]}, path="/vertex", headers=KEY).json()["predictions"] == texts[:1]
+    empty = last.ask({"instances": []}, path="/vertex", headers=KEY)
+    text = b'{"error":"Input validation error","error_type":"Input validation error"}'
+    assert (empty.status, empty.body) == (422, text)
+    failed = last.ask({"instances": [{"inputs": ""}, *instances]}, path="/vertex", headers=KEY)
+    text = b'{"error":"Incomplete generation","error_type":"Incomplete generation"}'
+    assert (failed.status, failed.body) == (500, text)
+    wrong = last.ask({"instances": [{"input": "a"}]}, path="/vertex", headers=KEY)
+    assert wrong.status == 422
+    assert b"instances[0]: data did not match any variant of untagged enum VertexInstance" in wrong.body
+
+
+def test_a_long_body_of_the_wrong_shape_holds_nobody_up(server: Server) -> None:
+    """To tell where it goes wrong, every one of its keys is looked at: a stream goes on meanwhile."""
+    body = b"{" + b'"a":1,' * 300_000 + b'"inputs":5}'
+    json_type = {"Content-Type": "application/json"}
+    wrong = server.begin(body, path="/generate", headers=json_type)
+    # Asked after it on connections of their own, all are answered before it.
+    healthy = [server.get("/health").status for _ in range(5)]
+    assert healthy == [200] * 5
+    ready, _, _ = select.select([wrong.socket], [], [], 0)
+    assert not ready, "the refusal came before the server could answer five health checks"
+    assert wrong.answer().status == 422
+
+
 def test_any_origin_may_ask(server: Server) -> None:
     assert server.ask(ask(), headers={"Origin": "https://example.org"}).headers["access-control-allow-origin"] == "*"
 
 
 def test_the_last_level(last: Server) -> None:
-    key = {"Authorization": "Bearer secret"}
+    key = KEY
     assert last.ask(ask(), path="/generate").status == 401
     assert last.get("/health").status == 200
     answer = last.ask({**ask(details=True), "stream": True}, headers=key)

@@ -10,6 +10,8 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from penstock.engines.modelconfig import ModelConfig, read_model_config
 
 SHORT_TEXT = 4096
 """Characters. Up to here encoding takes less than about a millisecond and stays on the event loop; longer texts go to a thread."""
-
+MOST_AT_ONCE = 256
+"""Long texts that are encoded at once. They share the cores, and none waits for another's end; the event loop's own threads are a handful."""
+_THREADS = ThreadPoolExecutor(MOST_AT_ONCE, "tokenizer")
 
 MOST_REMEMBERED = 32_768
 """Tokens whose text alone is kept: some 4 MB."""
@@ -99,7 +103,7 @@ class TextTokenizer:
         """Like `encode`, without holding up the event loop over a long text."""
         if len(text) <= SHORT_TEXT:
             return self.encode(text, special=special)
-        return await asyncio.to_thread(self.encode, text, special=special)
+        return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(self.encode, text, special=special))
 
     def offsets(self, text: str, *, special: bool = True) -> list[tuple[int, int, int]]:
         """`(id, start, end)` of each token, in characters of `text`; `special` as in `encode`. Raises TokenizerError."""

@@ -17,7 +17,6 @@ Leaving the `async with` early, by `break`, an exception or the cancellation of 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -183,26 +182,41 @@ class Generation:
 
 
 class StopStrings:
-    """Finds stop strings in a text that grows, looking only at its end."""
+    """Finds stop strings in a text that grows, looking only at its end.
+
+    All requests share the loop that calls it, so a step costs little however many strings there are, and however long they are: of each
+    length that occurs, one piece of the text is looked up.
+    """
 
     def __init__(self, stop: Sequence[str], rule: StopRule) -> None:
-        self._stop = tuple(text for text in stop if text)
+        by_length: dict[int, set[str]] = {}
+        for text in stop:
+            if text:
+                by_length.setdefault(len(text), set()).add(text)
+        self._by_length = sorted(by_length.items())
         self._rule = rule
-        self._keep = max(map(len, self._stop), default=0) + 1
-        self._suffix = re.compile("|".join(f"(?:{re.escape(text)})$" for text in self._stop))
+        self._keep = max(by_length, default=0) + 1
         self._tail = ""
 
     def cut(self, piece: str) -> int | None:
         """How much of `piece` to keep if a stop string ends in it, else None."""
-        if not self._stop or not piece:
+        if not self._by_length or not piece:
             return None
         text = self._tail + piece
         before = len(self._tail)
         self._tail = text[-self._keep :]
         if self._rule == "suffix":
-            return len(piece) if self._suffix.search(text) else None
-        ends = [at + len(stop) for stop in self._stop if (at := text.find(stop, max(0, before - len(stop) + 1))) >= 0]
-        return min(ends) - before if ends else None
+            ended = self._ends(text, len(text)) or (text.endswith("\n") and self._ends(text, len(text) - 1))
+            return len(piece) if ended else None
+        return next((end - before for end in range(before + 1, len(text) + 1) if self._ends(text, end)), None)
+
+    def _ends(self, text: str, end: int) -> bool:
+        for length, strings in self._by_length:
+            if length > end:
+                return False
+            if text[end - length : end] in strings:
+                return True
+        return False
 
 
 class _Texts:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -39,6 +40,26 @@ async def test_a_long_text_does_not_hold_up_the_event_loop(tiny_model: Path) -> 
         ticks += 1
     assert len(encoding.result()) > 100_000
     assert ticks > 10, f"the loop turned {ticks} times in {time.monotonic() - started:.1f} s"
+
+
+async def test_a_long_text_waits_for_no_other_long_text(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, encode, go_on = TextTokenizer.load(tiny_model), TextTokenizer.encode, threading.Event()
+
+    def held_up(self: TextTokenizer, text: str, *, special: bool = True) -> tuple[int, ...]:
+        if text.startswith("slow"):
+            assert go_on.wait(60)
+        return encode(self, text, special=special)
+
+    monkeypatch.setattr(TextTokenizer, "encode", held_up)
+    slow = [asyncio.create_task(tokenizer.encode_async("slow" + " one" * 2000)) for _ in range(100)]
+    await asyncio.sleep(0)  # all of them have begun
+    try:
+        async with asyncio.timeout(30):
+            assert len(await tokenizer.encode_async(" two" * 2000)) == 2000
+        assert not any(task.done() for task in slow)
+    finally:
+        go_on.set()
+        await asyncio.gather(*slow)
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "config.json", "tokenizer_config.json"])

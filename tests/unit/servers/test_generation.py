@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -244,3 +245,13 @@ def test_stop_strings_as_a_suffix_against_looking_at_all_of_the_text(pieces: lis
         assert finder.cut(piece) == (len(piece) if found else None)
         if found:
             return
+
+
+@pytest.mark.parametrize("rule", ["anywhere", "suffix"])
+def test_stop_strings_cost_their_neighbours_little(rule: StopRule) -> None:
+    """However long, and however many: the servers' one loop looks for them. A regular expression of these takes seconds to compile."""
+    before = time.thread_time()
+    finder = StopStrings(["ab" * 1_000_000, *(f"{number:06}" for number in range(200_000))], rule)
+    assert all(finder.cut(" some words") is None for _ in range(100))
+    assert finder.cut("199999") == 6
+    assert time.thread_time() - before < 2.5

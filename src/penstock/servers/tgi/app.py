@@ -17,7 +17,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from penstock.servers.tgi import metrics, tokenize
+from penstock.servers.tgi import metrics, openapi, tokenize, vertex
 from penstock.servers.tgi.chat_schema import ChatRequest, CompletionRequest, chat_request, completion_request
 from penstock.servers.tgi.errors import BadBody, TgiError
 from penstock.servers.tgi.exchange import ClientLeft, Reply, read_body, while_connected
@@ -28,13 +28,19 @@ from penstock.servers.tgi.schema import Request, native, read_request
 from penstock.servers.tgi.serde import Mismatch, check_content_type, load, read_as
 from penstock.servers.tgi.service import Answer, Service
 from penstock.servers.tgi.shapes import error_json, keep_alive
+from penstock.servers.tgi.vertex import VertexRequest
 
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 15.0
+SHORT_BODY = 64 * 1024
+"""Bytes. A body up to here is read on the event loop, whatever is in it."""
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
+_HTML = "text/html; charset=utf-8"
 _HEALTH = ("/", "/health", "/ping")
+_DOCS = ("/docs", "/docs/")
+_OPENAPI = "/api-doc/openapi.json"
 _UNHEALTHY = TgiError(503, "unhealthy", "healthcheck")
 
 
@@ -115,6 +121,11 @@ class App:
             await reply.whole(200, b"", {})
         elif path == "/info":
             await reply.whole(200, info_json(self.service).encode(), {"content-type": _JSON})
+        elif path in _DOCS:
+            await reply.whole(200, openapi.page(self._get_paths, self._post_paths).encode(), {"content-type": _HTML})
+        elif path == _OPENAPI:
+            document = openapi.document(self.service.settings.level, self._get_paths, self._post_paths)
+            await reply.whole(200, document.encode(), {"content-type": _JSON})
         elif path == "/v1/models":
             await reply.whole(200, models_json(self.service).encode(), {"content-type": _JSON})
         else:
@@ -133,25 +144,34 @@ class App:
         check_content_type(headers.get("content-type"))
         body = await read_body(receive, settings.payload_limit)
         openai = OpenAi(self.service, self._now)
-        match path:
-            case "/v1/chat/completions":
-                await self._openai(openai, read_as(body, chat_request), receive, reply)
-            case "/v1/completions":
-                await self._openai(openai, read_as(body, completion_request), receive, reply)
-            case "/chat_tokenize":
-                turn = openai.turn(read_as(body, chat_request))
-                await self._tokens(tokenize.chat_tokens_json, turn.request, reply)
-            case "/tokenize":
-                await self._tokens(tokenize.tokens_json, read_request(body, settings.level, with_stream=False), reply)
-            case "/invocations":
-                request = self._invocation(body)
-                if isinstance(request, Request):
-                    await self._native(path, request, receive, reply)
-                else:
-                    await self._openai(openai, request, receive, reply)
+        # To find where a long body goes wrong takes long, and other requests must not wait for it.
+        long = len(body) > SHORT_BODY
+        asked = await asyncio.to_thread(self._asked, path, body) if long else self._asked(path, body)
+        match asked:
+            case VertexRequest():
+                await while_connected(receive, self._answer(vertex.answer(asked, self.service, openai), reply))
+            case ChatRequest() if path == "/chat_tokenize":
+                await self._tokens(tokenize.chat_tokens_json, openai.turn(asked).request, reply)
+            case Request() if path == "/tokenize":
+                await self._tokens(tokenize.tokens_json, asked, reply)
+            case Request():
+                await self._native(path, asked, receive, reply)
             case _:
-                request = read_request(body, settings.level, with_stream=path == "/")
-                await self._native(path, request, receive, reply)
+                await self._openai(openai, asked, receive, reply)
+
+    def _asked(self, path: str, body: bytes) -> Request | ChatRequest | CompletionRequest | VertexRequest:
+        """What a body asks for, by the route that it came by. Raises BadBody."""
+        level = self.service.settings.level
+        match path:
+            case "/v1/chat/completions" | "/chat_tokenize":
+                return read_as(body, chat_request)
+            case "/v1/completions":
+                return read_as(body, completion_request)
+            case "/vertex":
+                return read_as(body, lambda document: vertex.request(document, level))
+            case "/invocations":
+                return self._invocation(body)
+        return read_request(body, level, with_stream=path == "/")
 
     def _invocation(self, body: bytes) -> Request | ChatRequest | CompletionRequest:
         """SageMaker's one route takes what the other routes take. Raises BadBody."""
@@ -223,7 +243,8 @@ class App:
 
 def get_paths(level: Level) -> frozenset[str]:
     """What can be read at a level."""
-    return frozenset({*_HEALTH, "/info", "/metrics", *(("/v1/models",) if level.chat_tokenize else ())})
+    later = ("/v1/models",) if level.chat_tokenize else ()
+    return frozenset({*_HEALTH, "/info", "/metrics", *_DOCS, _OPENAPI, *later})
 
 
 def post_paths(level: Level) -> frozenset[str]:
@@ -233,6 +254,7 @@ def post_paths(level: Level) -> frozenset[str]:
         "/tokenize": level.chat,
         "/v1/completions": level.completions,
         "/chat_tokenize": level.chat_tokenize,
+        "/vertex": level.vertex,
     }
     return frozenset({"/", "/invocations", "/generate", "/generate_stream", *(path for path in later if later[path])})
 

@@ -108,6 +108,11 @@ class Level:
         return self.version >= (2, 3)
 
     @property
+    def vertex(self) -> bool:
+        """`/vertex`. Before, only images made for that cloud had it."""
+        return self.version >= (3,)
+
+    @property
     def invocations_take_any(self) -> bool:
         """Whether `/invocations` tells native, chat and completion bodies apart by their fields."""
         return self.version >= (2, 4)

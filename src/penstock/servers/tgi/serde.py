@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from penstock.servers.tgi.errors import BadBody
 
 T = TypeVar("T")
+_value_at = json.JSONDecoder().raw_decode
 Path = tuple[str | int, ...]
 
 _SYNTAX = {
@@ -157,7 +158,7 @@ def _end_of(text: str, path: Sequence[str | int]) -> int:
     at = _skip(text, 0)
     for part in path:
         at = _enter(text, at, part)
-    return int(json.JSONDecoder().raw_decode(text, at)[1])
+    return int(_value_at(text, at)[1])
 
 
 def _enter(text: str, at: int, part: str | int) -> int:
@@ -166,11 +167,11 @@ def _enter(text: str, at: int, part: str | int) -> int:
     while text[end := _skip(text, end)] not in "}]":
         key: str | int = index
         if isinstance(part, str):
-            key, end = json.JSONDecoder().raw_decode(text, end)
+            key, end = _value_at(text, end)
             end = _skip(text, _skip(text, end) + 1)
         if key == part:
             found = end
-        end = _skip(text, json.JSONDecoder().raw_decode(text, end)[1])
+        end = _skip(text, _value_at(text, end)[1])
         end += text[end] == ","
         index += 1
     return found
