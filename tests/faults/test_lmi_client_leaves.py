@@ -76,6 +76,7 @@ def test_the_queue_is_bounded_and_says_so_at_once(narrow: Server) -> None:
     with frozen_engine(narrow):
         waiting = [narrow.begin(LONG)]
         until(lambda: inside(narrow) == 1, what="the second request waits")
+        assert narrow.get("/ping").status == 200, "health waits neither for the engine nor for other requests"
         refused = narrow.ask(SHORT)
         assert refused.status == 503
         assert refused.json() == {

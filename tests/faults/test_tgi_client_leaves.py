@@ -24,9 +24,11 @@ def test_a_stream_that_is_left_stops_in_the_engine(server: Server) -> None:
     stream, chunks = server.stream({**LONG, "stream": True})
     assert next(chunks).startswith(b"data:")
     assert server.metric("tgi_batch_current_size") == 1
+    assert server.metric("tgi_batch_current_max_tokens") == 100_001
     stream.close()
     until(lambda: server.metric("tgi_batch_current_size") == 0, deadline_s=2, what="the generation has ended")
     assert server.metric('tgi_request_failure{err="dropped"}') == 1
+    assert server.metric("tgi_batch_current_max_tokens") == 0
 
 
 def test_a_whole_answer_that_nobody_waits_for_stops_too(server: Server) -> None:

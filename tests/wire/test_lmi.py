@@ -36,6 +36,7 @@ def blog(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         "option.output_formatter=jsonlines",
         "option.dtype = fp16",
         "option.enable_streaming=true",
+        "option.paged_attention=false",
         "job_queue_size=50",
     )
 
@@ -276,6 +277,7 @@ def test_curl_without_a_content_type(fragments: Server) -> None:
 
 def test_the_log_says_what_became_of_the_engine(blog: Server) -> None:
     assert "engine=MPI, rolling_batch=lmi-dist, dtype=fp16 is served by the openvino engine" in blog.log
+    assert "option.paged_attention: the server's own text generation has no use for that" in blog.log
 
 
 def test_a_model_below_an_s3_prefix(tiny_model: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from penstock import aliases
 from tests.tgi_server import Answer, Server, running
 from tests.tiny_models import END, RECITAL
 
@@ -21,7 +22,7 @@ WORDS = [" two", " three", " four", "", "🙂", " five", " six", " seven", " eig
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("tgi")
-    with running(home, home, HF_MODEL_ID=str(tiny_model), DTYPE="float32") as server:
+    with running(home, home, HF_MODEL_ID=str(tiny_model), DTYPE="float32", ROPE_SCALING="dynamic") as server:
         yield server
 
 
@@ -258,6 +259,20 @@ def test_a_long_body_of_the_wrong_shape_holds_nobody_up(server: Server) -> None:
     ready, _, _ = select.select([wrong.socket], [], [], 0)
     assert not ready, "the refusal came before the server could answer five health checks"
     assert wrong.answer().status == 422
+
+
+def test_the_log_says_what_changes_nothing(server: Server) -> None:
+    assert "ROPE_SCALING: set, and it changes nothing here at level 1.0.3" in server.log
+
+
+def test_a_hub_id_repeats_the_prompt_on_the_compatible_routes(tmp_path: Path, tiny_model: Path) -> None:
+    """Its pipeline tag is known, even at the blog's level; a directory's is not."""
+    aliases.write(tmp_path / "models", "tiiuae/falcon-7b-instruct", tiny_model)
+    with running(tmp_path, tmp_path, HF_MODEL_ID="tiiuae/falcon-7b-instruct") as server:
+        for path in ("/", "/invocations"):
+            assert server.ask(ask(), path=path).json() == [{"generated_text": "count: one" + REST}]
+        assert server.ask(ask(), path="/generate").json() == {"generated_text": REST}
+        assert server.get("/info").json()["model_pipeline_tag"] == "text-generation"
 
 
 def test_any_origin_may_ask(server: Server) -> None:

@@ -57,6 +57,12 @@ def _cached(cache: Path, model_id: str, revision: str, proof: str) -> Path | Non
     return complete[0] if len(complete) == 1 else None
 
 
+def _token(environ: Mapping[str, str]) -> str:
+    """Under its name of today, or one of those that earlier images read."""
+    names = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN")
+    return next((environ[name] for name in names if environ.get(name)), "")
+
+
 def _download(cache: Path, model_id: str, revision: str, environ: Mapping[str, str], advice: str) -> Path:
     # Imported here: it takes a third of a second, and most models are found without it.
     from huggingface_hub import snapshot_download
@@ -68,7 +74,7 @@ def _download(cache: Path, model_id: str, revision: str, environ: Mapping[str, s
             model_id,
             revision=revision or None,
             cache_dir=cache,
-            token=environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or False,
+            token=_token(environ) or False,
             endpoint=environ.get("HF_ENDPOINT"),
             allow_patterns=_WANTED,
             ignore_patterns=_WEIGHTS_OF_OTHERS,

@@ -165,6 +165,8 @@ def test_dtype(asked: str, engine: str, machine: MachineFacts, dtype: str, said:
         ("awq", "vllm", GPTQ, "", "the weights are quantised already (gptq)"),
         ("gptq", "openvino", LLAMA, "", "are not quantised so in the model's directory"),
         ("gptq", "transformers", LLAMA, "", "are not quantised so in the model's directory"),
+        ("dynamic_int8", "openvino", LLAMA, "", "are not quantised so in the model's directory"),
+        ("smoothquant", "vllm", LLAMA, "", "are not quantised so in the model's directory"),
         ("fp8", "openvino", LLAMA, "", "quantize=fp8 is for GPUs"),
         ("fp8", "openvino", IR, "", "the model is converted already"),
         ("int8", "openvino", LLAMA, "int8_sym", "the weights are kept in int8_sym"),

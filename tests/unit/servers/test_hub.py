@@ -25,6 +25,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str] = []
+        self.tokens: set[str | None] = set()
 
     @property
     def url(self) -> str:
@@ -46,6 +47,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.server.asked.append(path)
+        self.server.tokens.add(self.headers["Authorization"])
         name = path.rpartition("/")[2]
         if path.startswith("/api/models/org/name/tree/"):
             listed = [{"type": "file", "path": name, "size": len(body), "oid": name} for name, body in FILES.items()]
@@ -104,3 +106,9 @@ def test_an_unknown_repository(hub: Hub, tmp_path: Path) -> None:
         match=r"org/other can't be downloaded from the hub \(404 .*run `penstock models alias org/other DIR`",
     ):
         models.resolve("org/other", "", environ(hub, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"])
+def test_a_token_is_sent_whatever_its_variable_is_called(hub: Hub, tmp_path: Path, name: str) -> None:
+    models.resolve("org/name", "", {**environ(hub, tmp_path), name: "secret"})
+    assert hub.tokens == {"Bearer secret"}

@@ -28,6 +28,7 @@ from penstock.servers.lmi.registry import Handler, LoadError
 from penstock.servers.lmi.requirements import RequirementsError
 from penstock.servers.lmi.settings import ModelSettings
 from penstock.servers.lmi.text import RollingBatch
+from penstock.servers.lmi.unheeded import unheeded
 from penstock.servers.lmi.workers import HandlerPool
 from penstock.servers.textmodel import Wanted
 
@@ -106,6 +107,9 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str], lines:
         await loaded.engine.close()
         raise
     log.info("%s is %s", asked_for(settings), loaded.served)
+    if ignored := unheeded(settings.options, with_script=bool(settings.formatters)):
+        names = ", ".join(f"option.{name}" for name in ignored)
+        log.warning("model %s: %s: the server's own text generation has no use for that", settings.name, names)
     generation, rng = Generation(loaded.tokenizer, loaded.engine), random.SystemRandom()
     if settings.rolling_batch:
         return RollingBatch(

@@ -25,7 +25,7 @@ FORMATTERS = ("json", "jsonlines", "none")
 LATER_FORMATTERS = (*FORMATTERS, "sse", "json_chat", "jsonlines_chat", "sse_chat", "3p", "3p_stream")
 QUANTIZERS = (
     "bitsandbytes", "bitsandbytes4", "bitsandbytes8", "bitsandbytes-nf4", "bitsandbytes-fp4", "gptq", "awq", "marlin", "exl2", "eetq",
-    "squeezellm", "deepspeedfp", "fp8", "compressed-tensors", "static_int8", "int8", "int4",
+    "squeezellm", "deepspeedfp", "fp8", "compressed-tensors", "static_int8", "dynamic_int8", "smoothquant", "int8", "int4",
     "int8_sym", "int8_asym", "int4_sym", "int4_asym",
 )  # fmt: skip
 DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
@@ -400,7 +400,11 @@ _OWN_ENTRY_POINTS = (
     "djl_python.deepspeed",
     "djl_python.fastertransformer",
     "djl_python.transformers-neuronx",
+    "djl_python.transformers_neuronx",
+    "djl_python.tensorrt_llm",
 )
+TASKS = ("", "text-generation", "text2text-generation", "conversational", "summarization", "translation")
+"""Of the original's default handler, those whose answer is text that a model generates."""
 
 
 def _entry_point(options: Mapping[str, str], directory: Path, version: tuple[int, int]) -> str:
@@ -436,6 +440,10 @@ def _complete(settings: ModelSettings) -> ModelSettings:
     if not settings.entry_point and not settings.model_id and not _holds_model(settings.directory):
         raise SettingsError(
             "no model is named: set option.model_id in serving.properties (or HF_MODEL_ID), or put a model.py into the model's archive"
+        )
+    if not settings.entry_point and (task := settings.options.get("task", "")).lower() not in TASKS:
+        raise SettingsError(
+            f"option.task={task} is not supported by the server's own text generation: write a model.py with a handle function"
         )
     changes: dict[str, int | str] = {}
     if settings.max_workers < settings.min_workers:

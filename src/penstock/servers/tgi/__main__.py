@@ -26,6 +26,7 @@ from penstock.servers.textmodel import Wanted
 from penstock.servers.tgi import settings as launcher
 from penstock.servers.tgi.app import App, StartFailed
 from penstock.servers.tgi.errors import TgiError
+from penstock.servers.tgi.launcher import unheeded
 from penstock.servers.tgi.service import Service
 from penstock.servers.tgi.settings import Settings, SettingsError
 from penstock.servers.unavailable import ModelUnavailable
@@ -46,6 +47,8 @@ def main() -> None:
         settings = launcher.read(os.environ, contract.version, contract.image_uri)
     except SettingsError as error:
         fail(str(error), contract=contract)
+    if ignored := [*unheeded(os.environ), *launcher.too_new(os.environ, settings.level)]:
+        log.warning("%s: set, and it changes nothing here at level %s", ", ".join(ignored), settings.level)
     app = App(lambda: unless_stopped(start(settings, os.environ)))
     origins = list(settings.cors_allow_origin)
     try:

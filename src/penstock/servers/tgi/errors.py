@@ -40,6 +40,13 @@ class Incomplete(TgiError):
         super().__init__(500, "Incomplete generation", "incomplete_generation")
 
 
+class IncompleteStream(TgiError):
+    """The same while it was streamed, as 3.0.0 words it."""
+
+    def __init__(self) -> None:
+        super().__init__(500, "Incomplete generation stream", "incomplete_generation_stream")
+
+
 class TemplateFailed(TgiError):
     """The chat template refused the messages, or there is none."""
 

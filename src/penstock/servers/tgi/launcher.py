@@ -151,6 +151,11 @@ def ignored(given: Mapping[str, object]) -> list[str]:
     return [flag.name for flag in FLAGS if not flag.becomes and given.get(flag.name.replace("-", "_")) is not None]
 
 
+def unheeded(environ: Mapping[str, str]) -> list[str]:
+    """The launcher's variables that are set and have no meaning here."""
+    return [flag.variable for flag in FLAGS if not flag.becomes and environ.get(flag.variable)]
+
+
 def runtime(environ: Mapping[str, str]) -> str:
     """What `--env` prints: the level, the machine, and the settings that the environment holds."""
     uname = os.uname()

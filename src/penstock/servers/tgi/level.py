@@ -80,6 +80,11 @@ class Level:
         return self.version >= (3,)
 
     @property
+    def words_incomplete_streams(self) -> bool:
+        """Whether a stream that ends without an end has an error of its own."""
+        return self.version >= (3,)
+
+    @property
     def chat(self) -> bool:
         """`/v1/chat/completions` and `/tokenize`."""
         return self.version >= (1, 4)

@@ -6,7 +6,8 @@ Owns names, buckets and counting. It must never know a request's content.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
@@ -33,10 +34,23 @@ class Metrics:
         self.max_new_tokens = self._histogram("max_new_tokens", _hundredths(total))
         self._gauge("tgi_queue_size", "Requests that wait", lambda: load()[1])
         self._gauge("tgi_batch_current_size", "Requests that run", lambda: load()[0])
+        self._reserved = 0
+        self._gauge(
+            "tgi_batch_current_max_tokens", "Tokens that requests have and may still get", lambda: self._reserved
+        )
 
     def count(self, name: str, label: str = "") -> None:
         """Add one to a counter: `request_count`, `request_success`, or `request_failure` with its `err`."""
         self._counts[name, label] += 1
+
+    @contextmanager
+    def reserved(self, tokens: int) -> Iterator[None]:
+        """While a request with so many tokens, prompt and answer together, is the engine's."""
+        self._reserved += tokens
+        try:
+            yield
+        finally:
+            self._reserved -= tokens
 
     def render(self) -> bytes:
         """The page that Prometheus scrapes."""

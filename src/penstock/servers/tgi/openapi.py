@@ -14,7 +14,7 @@ from penstock.servers.tgi.level import Level
 
 _TITLE = "Text Generation Inference"
 _ABOUT = {
-    "/": "Generate text, streamed where the body says \"stream\": true",
+    "/": 'Generate text, streamed where the body says "stream": true',
     "/invocations": "The same for SageMaker",
     "/generate": "Generate text",
     "/generate_stream": "Generate text as server-sent events",
@@ -92,7 +92,9 @@ def _schemas(level: Level) -> dict[str, Any]:
         "CompatGenerateRequest": _object({**native, "stream": {"type": "boolean", "default": False}}, "inputs"),
         "VertexRequest": _object({"instances": {"type": "array", "items": {"type": "object"}}}, "instances"),
         "GenerateParameters": _object(_parameters(level)),
-        "ErrorResponse": _object({"error": {"type": "string"}, "error_type": {"type": "string"}}, "error", "error_type"),
+        "ErrorResponse": _object(
+            {"error": {"type": "string"}, "error_type": {"type": "string"}}, "error", "error_type"
+        ),
     }
 
 

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from penstock.engines.base import EngineError, EngineFull
@@ -26,6 +26,7 @@ from penstock.servers.generation import (
 from penstock.servers.tgi.errors import (
     GenerationError,
     Incomplete,
+    IncompleteStream,
     Overloaded,
     TemplateFailed,
     TgiError,
@@ -125,8 +126,8 @@ class Service:
         """Generate token by token. Closing it early cancels. Raises TgiError."""
         times = Times(self._clock)
         with self._counted(), self._permit(check_before_permit(request, self.settings, stream=True)):
-            valid, waiting = await self._validate(request, times), True
-            with _worded(valid):
+            valid, waiting, ended = await self._validate(request, times), True, False
+            with _worded(valid), self._reserved(valid):
                 async with aclosing(self._steps(valid)) as steps:
                     async for step in steps:
                         if waiting:
@@ -134,9 +135,11 @@ class Service:
                         if not isinstance(step, TextToken):
                             continue
                         if step.finish is not None:
-                            times.end = self._clock()
+                            ended, times.end = True, self._clock()
                             self._observe(valid, step.finish, times)
                         yield step
+            if not ended:
+                raise IncompleteStream if self.settings.level.words_incomplete_streams else Incomplete
 
     def refused(self, error: TgiError) -> TgiError:
         """Count a request that was refused before anything could be generated."""
@@ -175,7 +178,7 @@ class Service:
         prefill: tuple[PromptToken, ...] = ()
         tokens: list[TextToken] = []
         waiting = True
-        with _worded(valid):
+        with _worded(valid), self._reserved(valid):
             async with aclosing(self._steps(valid)) as steps:
                 async for step in steps:
                     if waiting:
@@ -187,6 +190,9 @@ class Service:
         if not tokens or tokens[-1].finish is None:
             raise Incomplete
         return GeneratedSequence(prefill, tuple(tokens), tokens[-1].finish)
+
+    def _reserved(self, valid: Valid) -> AbstractContextManager[None]:
+        return self.metrics.reserved(len(valid.prompt) + valid.sampling.max_new_tokens)
 
     def _steps(self, valid: Valid) -> AsyncGenerator[Prefill | TextToken, None]:
         rule: StopRule = "suffix" if self.settings.stop_rule_original else "anywhere"

@@ -128,6 +128,13 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
     return settings
 
 
+def too_new(environ: Mapping[str, str], level: Level) -> list[str]:
+    """The variables that are set and that only another level reads."""
+    later = () if level.derives_limits else ("API_KEY", "PAYLOAD_LIMIT", "COMPUTE_TYPE")
+    chat = () if level.messages_api_setting else ("MESSAGES_API_ENABLED",)
+    return [name for name in (*later, *chat) if environ.get(name)]
+
+
 def _check(settings: Settings) -> None:
     """The checks with which the original's launcher and router end."""
     total, given = settings.max_total_tokens, settings.max_input_length

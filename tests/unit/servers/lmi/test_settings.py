@@ -9,6 +9,7 @@ import pytest
 from penstock.engines.choice import Asked
 from penstock.servers.lmi import settings
 from penstock.servers.lmi.settings import ModelSettings, SettingsError, max_request_size
+from penstock.servers.lmi.unheeded import unheeded
 
 BLOG = """
 engine=MPI
@@ -197,6 +198,7 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
         ("option.model_id=a/b\noption.rolling_batch=auto\nbatch_size=4", "exclude each other"),
         ("option.entryPoint=https://example.com/model.py", "must be a file of the model"),
         ("option.entryPoint=djl_python.stable-diffusion", "is not supported: write a model.py"),
+        ("option.model_id=a/b\noption.task=text-classification", "option.task=text-classification is not supported"),
         ("option.model_id=\\u12", "serving.properties can't be read"),
     ],
 )
@@ -281,6 +283,28 @@ def test_adapters(tmp_path: Path) -> None:
 def test_adapters_that_no_request_could_name_are_refused(more: str, version: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=reason):
         read(tmp_path, f"option.model_id=a/b\noption.enable_lora=true\n{more}", version=version)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["huggingface", "deepspeed", "fastertransformer", "transformers-neuronx", "transformers_neuronx", "tensorrt_llm"],
+)
+def test_the_originals_handlers_mean_the_servers_own(entry: str, tmp_path: Path) -> None:
+    assert read(tmp_path, f"option.entryPoint=djl_python.{entry}\noption.model_id=a/b").entry_point == ""
+
+
+def test_a_handler_may_do_any_task(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("def handle(inputs): ...")
+    assert read(tmp_path, "option.task=text-classification").options["task"] == "text-classification"
+    (tmp_path / "model.py").unlink()
+    assert read(tmp_path, "option.model_id=a/b", {"HF_TASK": "text-generation"}).options["task"] == "text-generation"
+
+
+def test_options_that_nothing_reads_are_known(tmp_path: Path) -> None:
+    assert unheeded(read(tmp_path, BLOG).options, with_script=False) == ["paged_attention"]
+    options = {"device_map": "auto", "enforce_eager": "true", "entryPoint": "y", "triangular_masking": "true"}
+    assert unheeded(options, with_script=False) == ["device_map", "enforce_eager", "triangular_masking"]
+    assert unheeded(options, with_script=True) == []
 
 
 def test_a_handler_does_with_adapters_what_it_likes(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from penstock.servers.tgi import settings
-from penstock.servers.tgi.launcher import FLAGS, environment, ignored, parser
+from penstock.servers.tgi.launcher import FLAGS, environment, ignored, parser, unheeded
+from penstock.servers.tgi.level import Level
 
 
 def given(*arguments: str, **environ: str) -> dict[str, str]:
@@ -44,6 +45,18 @@ def test_every_flag_is_read_or_said_to_change_nothing() -> None:
             bool(flag.becomes),
             [] if flag.becomes else [flag.name],
         )
+
+
+def test_variables_that_change_nothing_are_known() -> None:
+    environ = {"ROPE_SCALING": "dynamic", "CUDA_GRAPHS": "", "MAX_BEST_OF": "3", "PATH": "/bin", "API_KEY": "k"}
+    assert unheeded(environ) == ["ROPE_SCALING"]
+    assert settings.too_new(environ, Level.parse("1.0.3")) == ["API_KEY"]
+    assert settings.too_new(environ, Level.parse("3.3.7")) == []
+    between = {"MESSAGES_API_ENABLED": "true"}
+    assert [settings.too_new(between, Level.parse(each)) for each in ("1.0.3", "2.0.0")] == [
+        ["MESSAGES_API_ENABLED"],
+        [],
+    ]
 
 
 def test_what_the_server_makes_of_it() -> None:
