@@ -17,6 +17,9 @@ LONGEST_UNFINISHED = 8
 """Signs for bytes without a character that can still turn into one. A byte-level decoder shows the up to three bytes of a half character as
 one sign. One that falls back to bytes for unknown characters shows each byte as a sign, those of the character before too."""
 
+LONGEST_WINDOW = 256
+"""Tokens that are decoded at once. A run of tokens that never becomes text would otherwise make each step dearer than the one before."""
+
 
 class Decoder(Protocol):
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str: ...
@@ -45,4 +48,13 @@ class Detokenizer:
             self._shown = len(self._decoder.decode(self._window))
         else:
             self._shown += len(piece)
+            if len(self._window) > LONGEST_WINDOW:
+                self._shorten(text[end:])
         return piece
+
+    def _shorten(self, waiting: str) -> None:
+        """Go on from the last tokens alone, if what waits is theirs."""
+        rest = self._window[-LONGEST_WINDOW // 2 :]
+        text = self._decoder.decode(rest)
+        if text.endswith(waiting):
+            self._window, self._read, self._shown = rest, 0, len(text) - len(waiting)

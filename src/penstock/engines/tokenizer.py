@@ -26,7 +26,7 @@ from penstock.engines.modelconfig import ModelConfig, read_model_config
 SHORT_TEXT = 4096
 """Characters. Up to here encoding takes less than about a millisecond and stays on the event loop; longer texts go to a thread."""
 MOST_AT_ONCE = 256
-"""Long texts that are encoded at once. They share the cores, and none waits for another's end; the event loop's own threads are a handful."""
+"""Long texts that are encoded at once. They share the cores, and none waits for another's end; the loop's own threads are a handful."""
 _THREADS = ThreadPoolExecutor(MOST_AT_ONCE, "tokenizer")
 
 MOST_REMEMBERED = 32_768

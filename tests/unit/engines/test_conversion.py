@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from penstock.engines import conversion
 from penstock.engines.__main__ import load
 from penstock.engines.base import Sampling, Submit, Token
 from penstock.engines.conversion import ConversionError, ConversionStopped, content_key, converted, interpreter
@@ -201,6 +203,22 @@ def test_weights_that_are_quantised_already_are_refused(tmp_path: Path, source: 
     (source / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method}}))
     with pytest.raises(ConversionError, match=f"its weights are stored as {method}, which the OpenVINO engine"):
         converted(source, tmp_path / "models", command(tmp_path))
+
+
+def test_one_that_goes_on_says_so(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(conversion, "PROGRESS_S", 0.01)
+    stop = threading.Event()
+    with caplog.at_level(logging.INFO), concurrent.futures.ThreadPoolExecutor() as pool:
+        work = pool.submit(converted, source, tmp_path / "models", command(tmp_path, SLEEPS), stop=stop)
+        try:
+            until(lambda: f"still converting {source}, for " in caplog.text, what="it says that it goes on")
+        finally:
+            stop.set()
+        with pytest.raises(ConversionStopped):
+            work.result(5)
+    assert f"converting {source} for OpenVINO; this is done once" in caplog.text
 
 
 def test_a_stopped_conversion_leaves_nothing(tmp_path: Path, source: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from penstock.engines.detokenizer import LONGEST_UNFINISHED, UNFINISHED, Detokenizer
+from penstock.engines.detokenizer import LONGEST_UNFINISHED, LONGEST_WINDOW, UNFINISHED, Detokenizer
 from penstock.engines.modelconfig import ModelConfig
 from penstock.engines.tokenizer import TextTokenizer
 from tests.tiny_models import EMOJI, END, END_ID, build_tokenizer
@@ -56,9 +56,14 @@ def pieces(tokenizer: TextTokenizer, ids: Sequence[int], prompt: Sequence[int] =
     return [detokenizer.push(number) for number in ids]
 
 
-@given(st.lists(st.integers(0, 419), max_size=60))
+@given(
+    st.one_of(
+        st.lists(st.integers(0, 419), max_size=60),
+        st.lists(st.integers(0, 419).map(lambda n: n % 3 + 190), max_size=900),
+    )
+)
 def test_any_ids_of_a_byte_level_bpe(ids: list[int]) -> None:
-    """Also such as no text has: bytes in any order."""
+    """Also such as no text has: bytes in any order, and long runs of a few of them."""
     got, whole = "".join(pieces(byte_level(), ids)), byte_level().decode(ids)
     assert whole.startswith(got)
     rest = whole[len(got) :]
@@ -104,6 +109,26 @@ def test_garbage_is_shown_when_it_can_not_become_a_character_any_more(count: int
     got = pieces(tokenizer, [garbage] * count)
     assert "".join(got) == UNFINISHED * max(0, count - LONGEST_UNFINISHED)
     assert "".join(pieces(tokenizer, [*[garbage] * count, *tokenizer.encode("a")])) == UNFINISHED * count + "a"
+
+
+@pytest.mark.parametrize("what", ["garbage", "nothing"])
+def test_a_run_that_becomes_no_text_costs_no_more_and_more(what: str) -> None:
+    """As random weights give: bytes that begin no character, or ids that the tokenizer has no text for."""
+    tokenizer = wrap(build_tokenizer())
+    longest = 0
+
+    class Watched:
+        def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+            nonlocal longest
+            longest = max(longest, len(ids))
+            return tokenizer.decode(ids, skip_special=skip_special)
+
+    detokenizer = Detokenizer(Watched(), tokenizer.encode(" one two"))
+    number = tokenizer.encode("\xff")[-1] if what == "garbage" else 1_000_000
+    after = [*tokenizer.encode(" four"), *tokenizer.encode(EMOJI)]
+    got = "".join(detokenizer.push(each) for each in [*[number] * 3000, *after])
+    assert got == (UNFINISHED * 3000 if what == "garbage" else "") + " four" + EMOJI
+    assert longest <= LONGEST_WINDOW + 1
 
 
 def test_special_tokens_are_visible() -> None:

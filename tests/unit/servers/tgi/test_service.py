@@ -18,6 +18,7 @@ from penstock.servers.tgi.schema import Parameters, Request
 from penstock.servers.tgi.service import Service
 from penstock.servers.tgi.settings import read
 from tests.unit.servers.test_generation import Scripted
+from tests.waiting import until_async
 
 WORD = 5
 
@@ -84,8 +85,7 @@ async def test_a_silent_stream_sends_comments(tiny_model: Path, version: str, co
     app = App(start, keep_alive_s=0.01)
     stop = asyncio.Event()
     lifespan = asyncio.create_task(app({"type": "lifespan"}, _starting(stop), _nothing))
-    while app._service is None:
-        await asyncio.sleep(0)
+    await until_async(lambda: app._service is not None, what="the server has begun")
     scope = {
         "type": "http",
         "method": "POST",
@@ -127,5 +127,6 @@ def _asking(body: bytes) -> Any:
         if messages:
             return messages.pop()
         await asyncio.Event().wait()
+        return None
 
     return receive
