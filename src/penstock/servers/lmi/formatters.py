@@ -140,6 +140,15 @@ def failure(message: str, code: int = 500) -> bytes:
     return json.dumps({"code": code, "error": message}).encode()
 
 
+def refusal(message: str, version: tuple[int, int]) -> bytes:
+    """The body of a 424 with rolling batch: the handler's own words, and from 0.28 on the server's."""
+    return (
+        failure(message, 424)
+        if version < (0, 28)
+        else f'{{"error":{encode_basestring(message)},"code":424}}'.encode("utf-8", "backslashreplace")
+    )
+
+
 class Json23:
     """One object in fragments: the first opens it, the last closes it; ASCII only."""
 

@@ -234,7 +234,7 @@ def build(
         handler=options.get("handler", "handle"),
         formatters=_formatters(options, directory),
         rolling_batch=rolling_batch,
-        max_rolling_batch_size=number.option("max_rolling_batch_size", 32),
+        max_rolling_batch_size=number.option("max_rolling_batch_size", 32 if version < (0, 33) else 256),
         max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 0),
         output_formatter=_formatter(options, version),
         enable_streaming=options.get("enable_streaming", "false").lower() not in ("", "false"),

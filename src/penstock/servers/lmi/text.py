@@ -164,7 +164,7 @@ class RollingBatch(TextModel):
             if writer is not None:  # whose formatter may tell anything
                 sampling = replace(sampling, logprobs=True)
         except BadInput as error:
-            return Reply(424, {"Content-Type": "application/json"}, formatters.failure(str(error), 424))
+            return self._refused(error)
         asked = Asked(
             inputs=ask.inputs,
             prompt_tokens=len(prompt),
@@ -174,6 +174,9 @@ class RollingBatch(TextModel):
         )
         steps = self.generation.stream(prompt, sampling, stop=ask.parameters.stop_sequences)
         return await self._answer(ask.formatter, asked, steps, request, writer)
+
+    def _refused(self, error: Exception) -> Reply:
+        return Reply(424, {"Content-Type": formatters.JSON}, formatters.refusal(str(error), self.settings.version))
 
     async def _answer(
         self,
@@ -203,7 +206,7 @@ class RollingBatch(TextModel):
         except EngineFull as error:
             raise CapacityExceeded(str(error)) from error
         except (RequestRefused, FormatterFailed) as error:
-            return Reply(424, {"Content-Type": formatters.JSON}, formatters.failure(str(error), 424))
+            return self._refused(error)
         except EngineError as error:
             if self.settings.version < (0, 28):
                 return Reply(500, {"Content-Type": formatters.JSON}, formatters.failure(str(error)))

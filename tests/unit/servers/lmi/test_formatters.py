@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.servers.lmi.formatters import Asked, Events28, JsonLines28, Step, TopToken, failed28
+from penstock.servers.lmi.formatters import Asked, Events28, JsonLines28, Step, TopToken, failed28, refusal
 from penstock.servers.lmi.levels import choose
 
 STEPS = (
@@ -89,6 +89,11 @@ def test_failures() -> None:
     assert (
         failed28("x") == b'{"generated_text": null, "error": "x", "code": 400, "details": {"finish_reason": "error"}}'
     )
+
+
+def test_refusals_of_rolling_batch() -> None:
+    assert refusal('a "é"', (0, 27)) == rb'{"code": 424, "error": "a \"\u00e9\""}'
+    assert refusal('a "é"', (0, 28)) == '{"error":"a \\"é\\"","code":424}'.encode()
 
 
 @given(st.lists(st.text(), min_size=1), st.sampled_from([(0, 23), (0, 26)]))

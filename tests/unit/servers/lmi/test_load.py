@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.servers.lmi import load
-from penstock.servers.lmi.settings import ModelSettings
+from penstock.servers.lmi.settings import ModelSettings, build
 
 
 @pytest.fixture
@@ -49,3 +49,20 @@ def test_the_log_says_why_there_are_none(
     with caplog.at_level(logging.WARNING):
         assert load._adapters(replace(settings, **changes), {}) == ()  # type: ignore[arg-type]
     assert caplog.messages == [line]
+
+
+@pytest.mark.parametrize("engine", ["Python", "MPI", "DeepSpeed", "FasterTransformer"])
+@pytest.mark.parametrize(
+    "rolling", ["lmi-dist", "scheduler", "neuron", "transformers-neuronx", "tnx", "trtllm", "deepspeed", "vllm"]
+)
+def test_the_line_names_whatever_engine_was_asked_for(engine: str, rolling: str, tmp_path: Path) -> None:
+    pairs = {
+        "engine": engine.lower(),
+        "option.rolling_batch": rolling,
+        "option.model_id": "a/b",
+        "option.quantize": "smoothquant",
+    }
+    line = load.asked_for(build("m", tmp_path, {**pairs, "option.tensor_parallel_degree": "max"}, {}))
+    assert (
+        line == f"model m: engine={engine}, rolling_batch={rolling}, quantize=smoothquant, tensor_parallel_degree=max"
+    )

@@ -52,6 +52,7 @@ def test_the_defaults(tmp_path: Path) -> None:
     found = read(tmp_path, "option.model_id=x/y")
     assert (found.job_queue_size, found.batch_size, found.max_batch_delay_ms) == (1000, 1, 100)
     assert (found.max_rolling_batch_size, found.max_rolling_batch_prefill_tokens) == (32, 0)
+    assert [read(tmp_path, version=each).max_rolling_batch_size for each in ("0.32.0", "0.33.0")] == [32, 256]
     assert (found.rolling_batch, found.output_formatter, found.enable_streaming) == ("", "", False)
     assert (found.predict_timeout_s, found.model_loading_timeout_s, found.chunk_timeout_s) == (240, 1200, 120)
     assert (found.retry_threshold, found.handler, found.engine) == (10, "handle", "Python")
