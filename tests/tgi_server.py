@@ -118,10 +118,15 @@ class Server:
     def get(self, path: str) -> Answer:
         return Exchange(self.port, "GET", path, b"", {}).answer()
 
-    def metric(self, name: str) -> float:
-        """A value of /metrics; 0 where there is none yet."""
+    def metrics(self) -> dict[str, float]:
+        """The values of /metrics."""
         lines = self.get("/metrics").body.decode().splitlines()
-        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), 0.0)
+        split = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in split}
+
+    def metric(self, name: str) -> float:
+        """One of them; 0 where there is none yet."""
+        return self.metrics().get(name, 0.0)
 
     def engine(self) -> int:
         """The engine's process id."""

@@ -14,9 +14,22 @@ import pytest
 from penstock.engines.base import EngineGone, Sampling, Token
 from penstock.engines.client import EngineProcess
 from penstock.engines.options import EngineOptions
+from penstock.engines.steps import Step
 from tests.waiting import until, until_async
 
 LONG = Sampling(max_new_tokens=2000, ignore_eos=True)
+
+
+class Told:
+    """Keeps which steps failed."""
+
+    def __init__(self) -> None:
+        self.failures: list[bool] = []
+
+    def done(self, step: Step) -> None: ...
+
+    def failed(self, *, prefill: bool) -> None:
+        self.failures.append(prefill)
 
 
 async def test_its_requests_fail_and_another_is_healthy_within_seconds(
@@ -24,6 +37,8 @@ async def test_its_requests_fail_and_another_is_healthy_within_seconds(
 ) -> None:
     engine = await EngineProcess.start(EngineOptions(model=tiny_model))
     try:
+        told = Told()
+        engine.observe(told)
         running = [engine.generate((5,), LONG) for _ in range(3)]
         for generator in running:
             assert isinstance(await anext(generator), Token)
@@ -35,6 +50,7 @@ async def test_its_requests_fail_and_another_is_healthy_within_seconds(
                 async for _ in generator:
                     pass
         assert engine.load == (0, 0)
+        assert told.failures == [False], "one step failed, and all of its requests had begun"
         await until_async(lambda: engine.ready, what="the engine is there again")
         assert time.monotonic() - killed < 10
         assert isinstance(await anext(engine.generate((5,), LONG)), Token)

@@ -187,19 +187,24 @@ def test_info(server: Server, tiny_model: Path) -> None:
 
 
 def test_metrics(server: Server) -> None:
-    server.ask(ask())
+    before = server.metrics()
+    server.ask(ask(max_new_tokens=5))
+    after = server.metrics()
+    counted = {name: after[name] - before.get(name, 0.0) for name in after if name.startswith("tgi_batch_")}
+    for method, steps in (("prefill", 1), ("decode", 4)):
+        for kind in ("count", "success", "duration_count"):
+            assert counted[f'tgi_batch_inference_{kind}{{method="{method}"}}'] == steps
+        assert 0 < counted[f'tgi_batch_inference_duration_sum{{method="{method}"}}'] < 60
+    assert (counted["tgi_batch_next_size_sum"], counted["tgi_batch_next_size_count"]) == (1, 1)
     assert server.ask(ask(temperature=0)).status == 422
-    page = server.get("/metrics").body.decode()
-    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
-    assert float(values["tgi_request_success"]) >= 1
-    assert float(values['tgi_request_failure{err="validation"}']) >= 1
-    assert float(values["tgi_request_count"]) == sum(
-        float(value)
-        for name, value in values.items()
-        if name.startswith(("tgi_request_success", "tgi_request_failure"))
+    values = server.metrics()
+    assert values["tgi_request_success"] >= 1
+    assert values['tgi_request_failure{err="validation"}'] >= 1
+    assert values["tgi_request_count"] == sum(
+        value for name, value in values.items() if name.startswith(("tgi_request_success", "tgi_request_failure"))
     )
-    assert float(values["tgi_request_generated_tokens_count"]) >= 1
-    assert (values["tgi_queue_size"], values["tgi_batch_current_size"]) == ("0.0", "0.0")
+    assert values["tgi_request_generated_tokens_count"] >= 1
+    assert (values["tgi_queue_size"], values["tgi_batch_current_size"]) == (0, 0)
 
 
 def test_what_can_be_asked_is_described(server: Server, last: Server) -> None:

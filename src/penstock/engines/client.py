@@ -36,6 +36,7 @@ from penstock.engines.base import (
 )
 from penstock.engines.messages import HEADER_BYTES, BrokenFrame, Failed, Message, body_length, decode, encode
 from penstock.engines.options import EngineOptions
+from penstock.engines.steps import Observer, Steps
 
 STALL_S = 120.0
 """A busy engine that says nothing for so long is taken for hung, and killed."""
@@ -62,6 +63,11 @@ class _Open:
     events: deque[Event | EngineGone] = field(default_factory=deque)
     running: bool = False
     _reader: asyncio.Future[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether its end is here, if not read yet."""
+        return bool(self.events) and isinstance(self.events[-1], Finish | EngineGone)
 
     def put(self, event: Event | EngineGone) -> None:
         self.events.append(event)
@@ -91,6 +97,7 @@ class EngineProcess:
         self._ids = itertools.count(1)
         self._requests: dict[int, _Open] = {}
         self._adapting = Adapting()
+        self._steps: Steps | None = None
         self._process: _Process | None = None
         self._info: EngineInfo | None = None
         self._why = "the engine is not started yet"
@@ -131,12 +138,18 @@ class EngineProcess:
         running = sum(request.running for request in self._requests.values())
         return running, len(self._requests) - running
 
+    def observe(self, observer: Observer) -> None:
+        """Tell it of each step from now on."""
+        self._steps = Steps(observer)
+
     async def generate(self, prompt: tuple[int, ...], sampling: Sampling) -> AsyncGenerator[Event, None]:
         if len(self._requests) >= self._options.max_queue:
             raise EngineFull(f"the engine has {len(self._requests)} requests, and takes no more")
         if self._process is None:
             raise EngineGone(self._why)
         process = self._process
+        if self._steps and all(other.over for other in self._requests.values()):
+            self._steps.woken()
         request_id, request = next(self._ids), _Open()
         self._requests[request_id] = request
         events, finished = request.events, False
@@ -240,6 +253,7 @@ class EngineProcess:
             since = time.monotonic()
             try:
                 why = await self._listen(process)
+                self._step_failed()
             finally:
                 self._process = None
                 self._why = "the engine is being restarted"
@@ -270,13 +284,29 @@ class EngineProcess:
                 return "died"
             except BrokenFrame as error:
                 return f"sent something else than messages ({error})"
-            for message in messages:
-                if isinstance(message, _EVENTS):
-                    if request := self._requests.get(message.id):
+            self._hand_out(messages)
+
+    def _hand_out(self, messages: list[Message]) -> None:
+        first: list[int] = []
+        for message in messages:
+            if isinstance(message, _EVENTS):
+                if request := self._requests.get(message.id):
+                    if not request.running:
                         request.running = True
-                        request.put(message)
-                elif isinstance(message, AdapterChanged):
-                    self._adapting.answered(message)
+                        first.append(message.id)
+                    request.put(message)
+            elif isinstance(message, AdapterChanged):
+                self._adapting.answered(message)
+            elif isinstance(message, Failed):
+                self._step_failed()
+        if self._steps:
+            self._steps.frame(messages, first)
+
+    def _step_failed(self) -> None:
+        """Count a step of those requests that have no end yet."""
+        left = [request for request in self._requests.values() if not request.over]
+        if self._steps and left:
+            self._steps.failed(prefill=not all(request.running for request in left))
 
     def _fail_all(self, why: str) -> None:
         for request in self._requests.values():

@@ -30,7 +30,7 @@ MAX_FRAME = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The engine could not start: the first and last message of its process."""
+    """The engine could not start: the first and last message of its process. Or a step failed: only the ends of its requests follow."""
 
     reason: str
 

@@ -110,7 +110,7 @@ def _serve(sock: socket.socket, stepper: Stepper, clock: Callable[[], float]) ->
                 out += stepper.step()
             except Exception as error:
                 reason = f"the engine failed in a step: {last_line(error)}"
-                _send(sock, [Finish(request, "error", reason) for request in sorted(open_requests)])
+                _send(sock, [Failed(reason), *(Finish(request, "error", reason) for request in sorted(open_requests))])
                 raise
         open_requests.difference_update(message.id for message in out if isinstance(message, Finish))
         now = clock()

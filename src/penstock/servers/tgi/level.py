@@ -80,6 +80,16 @@ class Level:
         return self.version >= (3,)
 
     @property
+    def batches_join(self) -> bool:
+        """Whether requests may join running ones at any step (`tgi_batch_concat{reason="chunking"}`); the reasons before were waits."""
+        return self.version >= (3,)
+
+    @property
+    def tells_skipped_tokens(self) -> bool:
+        """`tgi_request_skipped_tokens`."""
+        return self.version >= (3,)
+
+    @property
     def words_incomplete_streams(self) -> bool:
         """Whether a stream that ends without an end has an error of its own."""
         return self.version >= (3,)

@@ -1,6 +1,6 @@
 """TGI's metrics, in Prometheus' text form and under the original's names.
 
-Owns names, buckets and counting. It must never know a request's content.
+Owns names, buckets and counting; those of single batches are `batches.py`'s. It must never know a request's content.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 
+from penstock.servers.tgi.batches import Batches
 from penstock.servers.tgi.settings import Settings
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
@@ -34,6 +35,7 @@ class Metrics:
         self.max_new_tokens = self._histogram("max_new_tokens", _hundredths(total))
         self._gauge("tgi_queue_size", "Requests that wait", lambda: load()[1])
         self._gauge("tgi_batch_current_size", "Requests that run", lambda: load()[0])
+        self.batches = Batches(settings, self._registry, self._add, _DURATIONS)
         self._reserved = 0
         self._gauge(
             "tgi_batch_current_max_tokens", "Tokens that requests have and may still get", lambda: self._reserved
@@ -41,7 +43,10 @@ class Metrics:
 
     def count(self, name: str, label: str = "") -> None:
         """Add one to a counter: `request_count`, `request_success`, or `request_failure` with its `err`."""
-        self._counts[name, label] += 1
+        self._add(name, f'err="{label}"' if label else "")
+
+    def _add(self, name: str, labels: str) -> None:
+        self._counts[name, labels] += 1
 
     @contextmanager
     def reserved(self, tokens: int) -> Iterator[None]:
@@ -57,10 +62,9 @@ class Metrics:
         lines = []
         for name in sorted({name for name, _ in self._counts}):
             lines.append(f"# TYPE tgi_{name} counter")
-            for (counted, label), value in sorted(self._counts.items()):
+            for (counted, labels), value in sorted(self._counts.items()):
                 if counted == name:
-                    labels = f'{{err="{label}"}}' if label else ""
-                    lines.append(f"tgi_{name}{labels} {value}")
+                    lines.append(f"tgi_{name}{{{labels}}} {value}" if labels else f"tgi_{name} {value}")
         counters = "".join(line + "\n" for line in lines).encode()
         # The client library would add "_total" to a counter's name, which the original does not have.
         return counters + generate_latest(self._registry)

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from penstock.engines.base import EngineError, EngineFull
+from penstock.engines.steps import Observable
 from penstock.servers.generation import (
     Generation,
     Prefill,
@@ -148,10 +149,12 @@ class Service:
         return error
 
     async def warm_up(self) -> None:
-        """One token, so that what can't work is known before the port is open. Raises TgiError."""
+        """One token, so that what can't work is known before the port is open; it counts for no metric. Raises TgiError."""
         request = Request(inputs="liveness", parameters=Parameters(max_new_tokens=1))
         valid = await validate(request, self.settings, self.generation, self._rng)
         await self._all(valid, Times(self._clock))
+        if isinstance(engine := self.generation.engine, Observable):
+            engine.observe(self.metrics.batches)
 
     async def _validate(self, request: Request, times: Times) -> Valid:
         valid = await validate(request, self.settings, self.generation, self._rng)
