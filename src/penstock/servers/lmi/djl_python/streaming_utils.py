@@ -110,14 +110,14 @@ def _causal(model: Any, encoded: Any) -> Any:
 
     ids, mask = encoded["input_ids"], encoded["attention_mask"]
     positions = "position_ids" in inspect.signature(model.forward).parameters
-    past = None
+    name, cache = _cache_name(model), None
     while True:
-        inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": past, "use_cache": True}
+        inputs = {"input_ids": ids, "attention_mask": mask, name: cache, "use_cache": True}
         if positions:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         with torch.inference_mode():
             outputs = model(**inputs)
-        past = outputs.past_key_values
+        cache = getattr(outputs, name)
         ids = (yield outputs.logits[:, -1, :])[:, None]
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
 
@@ -129,18 +129,23 @@ def _seq2seq(model: Any, encoded: Any) -> Any:
     with torch.inference_mode():
         encoder = model.get_encoder()(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
     ids = torch.full_like(encoded["input_ids"][:, :1], model.config.decoder_start_token_id)
-    past = None
+    name, cache = _cache_name(model), None
     while True:
         with torch.inference_mode():
             outputs = model(
                 encoder_outputs=encoder,
                 attention_mask=encoded["attention_mask"],
                 decoder_input_ids=ids,
-                past_key_values=past,
                 use_cache=True,
+                **{name: cache},
             )
-        past = outputs.past_key_values
+        cache = getattr(outputs, name)
         ids = (yield outputs.logits[:, -1, :])[:, None]
+
+
+def _cache_name(model: Any) -> str:
+    """What this model calls its cache: the library had one name until its 5th version, and another since."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 class _Streamer:
