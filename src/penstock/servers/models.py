@@ -54,15 +54,16 @@ def fetch(
 ) -> Path:
     """The local directory of `model_id`, whatever it holds. Raises ModelUnavailable.
 
-    Paths below `/opt/ml/model` mean `$PENSTOCK_MODEL_DIR`; downloads and aliases lie in `$PENSTOCK_MODELS`; S3's endpoint, region
-    and credentials come from the `AWS_*` variables. `proof` is the file by which the hub's cache is known to hold it.
+    Paths below `/opt/ml/model` mean `$PENSTOCK_MODEL_DIR`; aliases lie in `$PENSTOCK_MODELS`, and so do downloads from S3, unless LMI's
+    `$SERVING_DOWNLOAD_DIR` says another place; S3's endpoint, region and credentials come from the `AWS_*` variables. `proof` is the
+    file by which the hub's cache is known to hold it.
     """
     environ = os.environ if environ is None else environ
     model_id = model_id.strip()
     if not model_id:
         raise ModelUnavailable("no model is named: set HF_MODEL_ID (or option.model_id in serving.properties)")
     if model_id.startswith("s3://"):
-        return s3prefix.download(model_id, models_directory(environ) / "downloads", environ)
+        return s3prefix.download(model_id, _downloads(environ), environ)
     if model_id.startswith(("/", "./", "../", "~")) or model_id in (".", ".."):
         return _directory(model_id, environ)
     if not aliases.is_hub_id(model_id):
@@ -88,6 +89,13 @@ def models_directory(environ: Mapping[str, str]) -> Path:
     if given := environ.get("PENSTOCK_MODELS"):
         return Path(given)
     return config.load(environ).paths.models
+
+
+def _downloads(environ: Mapping[str, str]) -> Path:
+    """Absolute, since a handler that is told of it runs in a directory of its own."""
+    if given := environ.get("SERVING_DOWNLOAD_DIR"):
+        return Path(given).expanduser().absolute()
+    return models_directory(environ) / "downloads"
 
 
 def check_usable(directory: Path) -> None:

@@ -143,6 +143,19 @@ def test_an_s3_prefix_is_downloaded_once(slash: str, s3: S3Stub, tmp_path: Path)
     assert len(s3.gets) == gets
 
 
+def test_lmis_download_directory(s3: S3Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(s3)
+    monkeypatch.chdir(tmp_path)
+    environ = {**s3.environ(str(tmp_path / "models")), "SERVING_DOWNLOAD_DIR": "there/yet"}
+    path = models.resolve("s3://bucket/llm/falcon", "", environ)
+    assert path.parent == tmp_path / "there" / "yet"
+    assert models.resolve("s3://bucket/llm/falcon", "", environ) == path
+    assert not (tmp_path / "models" / "downloads").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelUnavailable, match=rf"can't be written below {tmp_path}/file: "):
+        models.resolve("s3://bucket/llm/falcon", "", environ | {"SERVING_DOWNLOAD_DIR": str(tmp_path / "file")})
+
+
 def test_a_changed_object_is_another_download(s3: S3Stub, tmp_path: Path) -> None:
     fill(s3)
     environ = s3.environ(str(tmp_path))
