@@ -26,7 +26,7 @@ from penstock.servers.textmodel import Wanted
 from penstock.servers.tgi import settings as launcher
 from penstock.servers.tgi.app import App, StartFailed
 from penstock.servers.tgi.errors import TgiError
-from penstock.servers.tgi.launcher import unheeded
+from penstock.servers.tgi.flags import unheeded
 from penstock.servers.tgi.service import Service
 from penstock.servers.tgi.settings import Settings, SettingsError
 from penstock.servers.unavailable import ModelUnavailable

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from penstock.servers.tgi import settings
-from penstock.servers.tgi.launcher import FLAGS, environment, ignored, parser, unheeded
+from penstock.servers.tgi.flags import FLAGS, unheeded
+from penstock.servers.tgi.launcher import environment, ignored, parser
 from penstock.servers.tgi.level import Level
 
 
