@@ -88,8 +88,6 @@ FLAGS = (
     Flag("usage-stats", choices=("on", "off", "no-stack")),
     Flag("graceful-termination-timeout", "number"),
 )
-_SHORT = {"port": "-p"}
-_TYPES = {"number": int, "real": float, "text": str}
 
 
 def unheeded(environ: Mapping[str, str]) -> list[str]:

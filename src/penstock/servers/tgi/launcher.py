@@ -17,6 +17,9 @@ VERSION = "3.3.7"
 PORT = "3000"
 MODEL = "bigscience/bloom-560m"
 
+_SHORT = {"port": "-p"}
+_TYPES = {"number": int, "real": float, "text": str}
+
 
 def main() -> None:
     """Serve until SIGTERM."""
