@@ -23,7 +23,7 @@ class Step:
     began: int
     """Requests that got their first token."""
     joined: bool
-    """Whether others, which had begun before, went on in the same step."""
+    """Whether some began while others went on in the same step."""
     messages: Sequence[Message]
     """The frame. To walk over it costs time for each token."""
 
@@ -63,7 +63,7 @@ class Steps:
         if not any(isinstance(message, Token) for message in messages):
             return  # a sign of life, or the end of what was refused or cancelled
         since, self._since = self._since, self._clock()
-        began, joined = 0, True
+        began, joined = 0, False
         if first:
             answered = {message.id for message in messages if isinstance(message, Token)}
             began = len(answered.intersection(first))

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.engines.base import Finish, PromptLogprobs, Sampling, Token
 from penstock.engines.client import EngineProcess
+from penstock.engines.messages import Message
 from penstock.engines.options import EngineOptions
 from penstock.engines.steps import Observable, Step, Steps
 from tests.waiting import until_async
@@ -42,7 +43,7 @@ def test_a_frame_of_tokens_is_a_step_and_nothing_else_is() -> None:
     steps.frame([], ())
     steps.frame([Finish(1, "refused", "a grammar that is none")], [1])
     assert not kept.steps
-    first = [PromptLogprobs(2, (-1.0,)), token(2)]
+    first: list[Message] = [PromptLogprobs(2, (-1.0,)), token(2)]
     steps.frame(first, [2])
     now = 12.75
     steps.frame([Finish(9, "cancelled"), token(2), token(3), Finish(3, "length")], [3])

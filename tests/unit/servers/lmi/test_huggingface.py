@@ -29,7 +29,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = library.LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
-    library.LlamaForCausalLM(config).save_pretrained(directory)
+    llama = library.LlamaForCausalLM(config)
+    # For requests that name no number: the library warns where it must guess one.
+    llama.generation_config.max_new_tokens = 5
+    llama.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
