@@ -67,5 +67,5 @@ class Steps:
         if first:
             answered = {message.id for message in messages if isinstance(message, Token)}
             began = len(answered.intersection(first))
-            joined = len(answered) > began
+            joined = 0 < began < len(answered)
         self._done(Step(self._since - since, began, joined, messages))
