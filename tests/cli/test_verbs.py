@@ -137,3 +137,10 @@ def test_up_detached_and_down(tmp_path: Path) -> None:
     server.cli("down")
     until(lambda: not Path(f"/proc/{pid}").exists(), what="the server's end")
     assert server.cli("ls", check=False).stderr.startswith("penstock: nothing runs on ")
+
+
+def test_the_demo_again_waits_for_containers_that_come_back(tmp_path: Path) -> None:
+    server = Penstock(tmp_path / "home")
+    for _ in range(2):
+        said = server.cli("demo", "--once").stderr
+        assert said.count("first token after") == 2, said

@@ -18,6 +18,9 @@ from penstock.cli.server import Server, client
 
 Dialect = Literal["lmi", "tgi", "other"]
 
+RETURN_S = 60.0
+"""How long the containers of an endpoint that is InService may take to come back; one that dies again and again never does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -95,17 +98,30 @@ def create(server: Server, deployment: Deployment) -> None:
 
 
 def wait(server: Server, name: str, progress: Callable[[str], None], *, deadline_s: float = 3600.0) -> dict[str, Any]:
-    """Describe the endpoint until it has left Creating and Updating; `progress` gets each status seen."""
+    """Describe the endpoint until it has left Creating and Updating; `progress` gets each status seen.
+
+    After a restart of Penstock an endpoint is InService, as it was, while its containers start again: those are waited for too, at most
+    RETURN_S.
+    """
     sagemaker = client(server, "sagemaker")
-    end = time.monotonic() + deadline_s
+    begun = time.monotonic()
     while True:
         seen: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=name)
         progress(seen["EndpointStatus"])
+        waited = time.monotonic() - begun
         if seen["EndpointStatus"] not in ("Creating", "Updating", "SystemUpdating", "RollingBack"):
-            return seen
-        if time.monotonic() > end:
+            returning = seen["EndpointStatus"] == "InService" and not _serves(seen)
+            if not returning or waited > RETURN_S:
+                return seen
+        if waited > deadline_s:
             return seen
         time.sleep(0.1)
+
+
+def _serves(seen: dict[str, Any]) -> bool:
+    """Whether each variant that shall have instances has one."""
+    variants = seen.get("ProductionVariants", [])
+    return all(one["CurrentInstanceCount"] or not one["DesiredInstanceCount"] for one in variants)
 
 
 def remove(server: Server, name: str, *, deadline_s: float = 60.0) -> None:
