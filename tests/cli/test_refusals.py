@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import Penstock, cli
+from tests.small_disk import small_disk
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -55,15 +56,8 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB, so that a full disk is real."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"a full disk needs the right to mount: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with small_disk(tmp_path / "disk", "64k", lazily=True) as place:
+        yield place
 
 
 def test_a_full_disk(tiny_disk: Path) -> None:

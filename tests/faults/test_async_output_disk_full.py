@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +15,7 @@ from penstock.control.asynchronous.jobs import Job, Jobs
 from penstock.control.neighbours.s3.store import ObjectStore
 from penstock.errors import AwsError
 from penstock.routes import Replica
+from tests.small_disk import small_disk
 
 MIB = 1024 * 1024
 
@@ -48,18 +48,11 @@ def replica() -> Iterator[Replica]:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ObjectStore]:
     """On a file system of sixteen megabytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "disk", "16m") as place:
         made = ObjectStore(place / "buckets")
         made.prepare()
         made.create_bucket("results", account="1", region="us-east-1")
         yield made
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def test_the_failure_says_what_did_not_fit(tmp_path: Path, store: ObjectStore, replica: Replica) -> None:

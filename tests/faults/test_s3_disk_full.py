@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from penstock.control.neighbours.s3.service import S3Service
 from penstock.control.neighbours.s3.store import ObjectStore
+from tests.small_disk import small_disk
 from tests.wire.serving import SECRET, application, serve
 
 MIB = 1024 * 1024
@@ -22,17 +22,10 @@ MIB = 1024 * 1024
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ObjectStore]:
     """On a file system of sixteen megabytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "disk", "16m") as place:
         made = ObjectStore(place / "buckets")
         made.prepare()
         yield made
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 @pytest.fixture

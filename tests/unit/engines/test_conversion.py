@@ -23,6 +23,7 @@ from penstock.engines.options import EngineOptions
 from penstock.engines.weights import bits_of
 from penstock.servers.models import ModelUnavailable, resolve
 from tests.lmi_server import free_port
+from tests.small_disk import small_disk
 from tests.tiny_models import build
 from tests.waiting import until
 
@@ -93,11 +94,6 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, source: Path, pr
 
 def test_a_full_disk_is_the_reason(tmp_path: Path, source: Path) -> None:
     """The converter can't even say it: there is no room for its reason."""
-    models = tmp_path / "small"
-    models.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", models], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
     writes = """
 import pathlib, sys
 _, source, target, reason, parent = sys.argv
@@ -107,12 +103,10 @@ except OSError as error:
     open(reason, "w").write(str(error))
     sys.exit(1)
 """
-    try:
+    with small_disk(tmp_path / "small", "2m") as models:
         with pytest.raises(ConversionError, match=r"hf can't be converted: the disk with .*/small/openvino is full$"):
             converted(source, models, command(tmp_path, writes))
         assert left(models) == []
-    finally:
-        subprocess.run(["umount", models], check=True)
 
 
 def test_a_place_that_can_hold_no_conversions_is_said(tmp_path: Path, source: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.servers.chat.deepseek import DeepSeekReader
-from penstock.servers.chat.pieces import Called, Piece, Reader, Said, beginning, first, said
+from penstock.servers.chat.pieces import Called, Piece, Reader, Said, mark_at, said
 from penstock.servers.chat.qwencoder import QwenCoderReader
 from penstock.servers.chat.scan import Braces
 
@@ -85,15 +85,10 @@ class JsonReader:
         if self._ended:  # The line end after a call is no text.
             self._held = self._held.lstrip("\r\n")
             self._ended = not self._held
-        at, mark = first(self._held, self._dialect.begins)
-        if mark:
-            found += said(self._held[:at])
-            self._skip(at + len(mark), at)
-            self._calling = True
-            return
-        upto = len(self._held) - beginning(self._held, self._dialect.begins)
-        found += said(self._held[:upto])
-        self._held = self._held[upto:]
+        at, mark = mark_at(self._held, self._dialect.begins)
+        found += said(self._held[:at])
+        self._skip(at + len(mark), at)
+        self._calling = bool(mark)
 
     def _between(self, found: list[Piece]) -> None:
         """After a mark or a call: the next object begins, or it is text again."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from penstock.servers.chat.pieces import Called, Piece, beginning, first, said
+from penstock.servers.chat.pieces import Called, Piece, mark_at, said
 from penstock.servers.chat.scan import Braces
 
 _CALLS, _CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
@@ -60,15 +60,11 @@ class DeepSeekReader:
         return said(left)
 
     def _talk(self, found: list[Piece]) -> None:
-        at, mark = first(self._held, _BEGINS)
+        at, mark = mark_at(self._held, _BEGINS)
+        found += said(self._held[:at])
+        self._held = self._held[at:]
         if mark:
-            found += said(self._held[:at])
-            self._held = self._held[at:]
             self._state = "between"
-            return
-        upto = len(self._held) - beginning(self._held, _BEGINS)
-        found += said(self._held[:upto])
-        self._held = self._held[upto:]
 
     def _between(self, found: list[Piece]) -> None:
         """Marks, and what is left of a fence; then a call, or text again."""

@@ -47,10 +47,10 @@ class Reader(Protocol):
         ...
 
 
-def first(text: str, marks: tuple[str, ...]) -> tuple[int, str]:
-    """The first mark in a text and its place."""
+def mark_at(text: str, marks: tuple[str, ...]) -> tuple[int, str]:
+    """Where the first mark stands, and which; without one, how far the text can't be a mark's beginning, and nothing."""
     found = [(at, -len(mark), mark) for mark in marks if (at := text.find(mark)) >= 0]
-    return (min(found)[0], min(found)[2]) if found else (-1, "")
+    return (min(found)[0], min(found)[2]) if found else (len(text) - beginning(text, marks), "")
 
 
 def beginning(text: str, marks: tuple[str, ...]) -> int:

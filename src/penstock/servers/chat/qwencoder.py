@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from penstock.servers.chat.pieces import Called, Piece, beginning, first, said
+from penstock.servers.chat.pieces import Called, Piece, beginning, mark_at, said
 
 _CALL, _CALL_END = "<tool_call>", "</tool_call>"
 _FUNCTION, _FUNCTION_END = "<function=", "</function>"
@@ -60,14 +60,11 @@ class QwenCoderReader:
         return [] if self._state == "ended" and _CALL_END.startswith(rest.strip()) else said(rest)
 
     def _talk(self, found: list[Piece]) -> None:
-        at, mark = first(self._held, _BEGINS)
+        at, mark = mark_at(self._held, _BEGINS)
+        found += said(self._held[:at])
+        self._held = self._held[at:]
         if mark:
-            found += said(self._held[:at])
-            self._held, self._state = self._held[at:], "begin"
-            return
-        upto = len(self._held) - beginning(self._held, _BEGINS)
-        found += said(self._held[:upto])
-        self._held = self._held[upto:]
+            self._state = "begin"
 
     def _begin(self, found: list[Piece]) -> None:
         """A mark: a function follows, or it is text."""
