@@ -53,10 +53,11 @@ class Call:
             try:
                 headers = {**self._job.headers, "Content-Length": str(size)}
                 self._connection.request("POST", "/invocations", source, headers)
-                response = self._connection.getresponse()
-                if not 200 <= response.status < 300:
-                    raise self._refused(response)
-                self._keep(response)
+                # The response holds the socket on its own, where the container ends the connection with it.
+                with self._connection.getresponse() as response:
+                    if not 200 <= response.status < 300:
+                        raise self._refused(response)
+                    self._keep(response)
             except (OSError, http.client.HTTPException) as error:
                 raise self._unanswered(error) from None
 
