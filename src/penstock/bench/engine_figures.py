@@ -16,6 +16,8 @@ from penstock.bench.report import Figure
 
 SHAPES = ("llama", "falcon")
 SIZES = (1, 4, 16, 32)
+WEIGHT_BYTES = 2
+"""In memory: the library keeps matrices in 16 bits, also where it multiplies in float32."""
 
 
 class Values:
@@ -69,11 +71,10 @@ def _gains(values: Values, shape: str) -> list[Figure]:
     int8 = ratio(values[f"rate/{shape}/int8/1"], one)
     found += _figure(f"int8_gain_{shape}", "times", int8, "≥ 1.3")
     weights = {"llama": models.LLAMA, "falcon": models.FALCON}[shape].read
-    for wide, name in ((4, "f32"), (2, "16bit")):
-        if bandwidth := values["bandwidth"]:
-            limit = max(bandwidth) * 1e9 / (weights * wide)
-            shares = [rate / limit for rate in values[f"decode/{shape}/endpoint"]]
-            found += _figure(f"bandwidth_share_{name}_{shape}", "times", shares, "")
+    if bandwidth := values["bandwidth"]:
+        limit = max(bandwidth) * 1e9 / (weights * WEIGHT_BYTES)
+        shares = [rate / limit for rate in values[f"decode/{shape}/endpoint"]]
+        found += _figure(f"bandwidth_share_{shape}", "times", shares, "")
     return found
 
 
@@ -110,7 +111,7 @@ def _figure(name: str, unit: str, values: Iterable[float], target: str) -> list[
 
 
 def notes(
-    dtype: str, rounds: Mapping[int, int], absent: Sequence[str], load_before: float, seconds: float
+    dtype: str, rounds: Mapping[int, int], pairs: int, absent: Sequence[str], load_before: float, seconds: float
 ) -> tuple[str, ...]:
     """What a reader needs to know beside the table."""
     shown = ", ".join(f"{count} of {size}" for size, count in rounds.items())
@@ -118,21 +119,21 @@ def notes(
         "Llama: 768 wide, 12 layers, 12 heads over 4, 2,048 in the middle, 32,000 tokens, untied (125 M weights, of which "
         "100 M are read for a token). Falcon: as 7B's, one key-value head, attention beside the feed-forward, tied (97 M). "
         "Random bfloat16 weights, no end token. 128 tokens in, 64 out, greedy. "
-        f"Rounds, at most: {shown} at once. "
+        f"Rounds, at most: {shown} at once, and {pairs} more of the endpoint and the engine alone. "
         f"The machine's load before the run was {load_before:.1f}; the run took {seconds / 60:.0f} minutes.",
         "",
         "Same cores: every system has the same two cores, clients included, and one thread a core; nobody is pinned to one of "
         "them. Who is not being measured is stopped. "
-        f"Everybody computes in {dtype}, what this processor has instructions for, from the same 16-bit weights; llama.cpp keeps "
-        "them in bfloat16 in memory too. The endpoint is asked over TLS with signed requests and read as an event stream, the "
-        "others over plain HTTP as server-sent events; Llama is behind LMI (`jsonlines`), Falcon behind TGI. `engine` is the "
+        f"Everybody computes in {dtype}, what this processor has instructions for, from the same 16-bit weights; the library and "
+        "llama.cpp keep them in 16 bits in memory too. The endpoint is asked over TLS with signed requests and read as an event stream, "
+        "the others over plain HTTP as server-sent events; Llama is behind LMI (`jsonlines`), Falcon behind TGI. `engine` is the "
         "library in a process of its own, given token ids, with the pipeline's settings as the product has them.",
         "",
         "`vs_…`, `endpoint_vs_engine`: output tokens a second. `ttft`: median over the requests. `batching_gain`: 16 requests "
         "over 1. `int8_gain`: `HF_MODEL_QUANTIZE=int8` over the weights as they are. "
         "`bandwidth_share`: decoding one request over what the memory's read bandwidth allows, if each weight were read "
-        "once, in four bytes or in two. `context_…`: decoding one request after so many tokens of prompt. `load_cold` has the "
-        "conversion in it. `serving_…`: CPU time a token of all of Penstock's processes but the engine's, `client_…`: of the "
+        "once, in the two bytes that it has in memory. `context_…`: decoding one request after so many tokens of prompt. `load_cold` has "
+        "the conversion in it. `serving_…`: CPU time a token of all of Penstock's processes but the engine's, `client_…`: of the "
         "benchmark's clients, both taken from the engine's two cores. Memory is PSS after the rounds, key-value cache included; the "
         "endpoint's is what the deployment added.",
     ]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from penstock.bench import engine_figures, engine_gguf, engine_load, engine_models, engine_peers
+from penstock.bench import engine, engine_figures, engine_gguf, engine_load, engine_models, engine_peers
 from penstock.bench.engine import Bench
 from penstock.bench.engine_figures import Values
 from penstock.bench.engine_load import Broken, Sample, Wire, burst
@@ -198,7 +198,7 @@ def test_each_figure_of_the_plan_has_its_target() -> None:
 
 
 def test_the_page_says_who_was_left_out_and_why() -> None:
-    text = "\n".join(engine_figures.notes("float32", {1: 3}, ["vllm (llama): PENSTOCK_BENCH_VLLM=0"], 0.5, 700))
+    text = "\n".join(engine_figures.notes("float32", {1: 3}, 2, ["vllm (llama): PENSTOCK_BENCH_VLLM=0"], 0.5, 700))
     assert "Left out: vllm (llama): PENSTOCK_BENCH_VLLM=0." in text
     assert "float32" in text
 
@@ -228,7 +228,26 @@ def test_a_burst_has_prompts_of_the_length_that_is_measured(tmp_path: Path) -> N
         asked.append(list(prompts))
         return Sample(tokens * len(prompts), 1.0, (0.5,) * len(prompts))
 
-    bench = Bench(tmp_path, {1: 1}, "float32")
+    bench = Bench(tmp_path, {1: 1}, 1, "float32")
     for tokens in (128, 512):
         assert bench.measure(LLAMA, engine_peers.System("engine", ask), 2, tokens)
     assert [[text.count(" ") for text in prompts] for prompts in asked] == [[128, 128], [512, 512]]
+
+
+def test_a_pair_that_lacks_one_side_is_not_kept_and_the_others_take_turns(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def system(name: str, breaks_at: int = 0) -> engine_peers.System:
+        def ask(prompts: Sequence[str], tokens: int) -> Sample:
+            asked.append(name)
+            if asked.count(name) == breaks_at:
+                raise Broken("gone")
+            return Sample(tokens * len(prompts), 2.0, (0.5,) * len(prompts))
+
+        return engine_peers.System(name, ask)
+
+    bench = Bench(tmp_path, {1: 1}, 3, "float32")
+    engine._pairs(bench, LLAMA, [system("endpoint"), system("engine-llama", breaks_at=2)])
+    assert asked == ["engine-llama", "endpoint", "endpoint", "engine-llama", "engine-llama", "endpoint"]
+    assert bench.values["rate/llama/endpoint/1"] == bench.values["rate/llama/engine/1"] == (32.0, 32.0)
+    assert bench.absent == ["engine-llama (llama, 1 at once): gone"]
