@@ -23,7 +23,8 @@ FAMILIES = frozenset({
 """`model_type` of the decoders that the converter takes and OpenVINO GenAI's continuous batching runs."""
 
 FORMATS = frozenset({
-    "awq", "gptq", "marlin", "exl2", "compressed-tensors", "squeezellm", "deepspeedfp", "dynamic_int8", "smoothquant",
+    "awq", "gptq", "marlin", "awq_marlin", "gptq_marlin", "exl2", "compressed-tensors", "squeezellm", "deepspeedfp", "dynamic_int8",
+    "static_int8", "smoothquant",
 })  # fmt: skip
 """Ways to quantise that a model's files must have been made in: no engine does them while it loads."""
 

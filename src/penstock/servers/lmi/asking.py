@@ -20,7 +20,8 @@ from penstock.servers.lmi.formatters import Make
 from penstock.servers.lmi.laterformatters import Json3p, JsonLines3p
 from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
 from penstock.servers.lmi.requests import Invocation
-from penstock.servers.lmi.settings import ADAPTERS, LATER_FORMATTERS, ModelSettings
+from penstock.servers.lmi.settings import ADAPTERS, ModelSettings
+from penstock.servers.lmi.words import LATER_FORMATTERS
 
 ADAPTER = "X-Amzn-SageMaker-Adapter-Identifier"
 MODEL_NAME = "lmi"

@@ -40,6 +40,8 @@ ADAPTER_API = (0, 28)
 
 async def load(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None = None) -> Handler:
     """Load one model. `lines` is shown what its own code says. Raises LoadError."""
+    if settings.strange_keys:
+        log.warning("model %s: %s", settings.name, strange(settings.strange_keys))
     try:
         if settings.entry_point:
             return await _load_handler(settings, environ, lines)
@@ -168,6 +170,11 @@ def _template(settings: ModelSettings, tokenizer: TextTokenizer) -> ChatTemplate
         return ChatTemplate(source, tokenizer.special_tokens)
     except (OSError, ValueError, TemplateError) as error:
         raise LoadError(f"option.chat_template can't be read: {error}") from error
+
+
+def strange(keys: tuple[str, ...]) -> str:
+    """What becomes of a file's keys that mean nothing, as on AWS: most have lost their `option.`."""
+    return f"{', '.join(keys)}: serving.properties has no such keys, and they change nothing; perhaps option.{keys[0]} is meant"
 
 
 def asked_for(settings: ModelSettings) -> str:

@@ -110,7 +110,9 @@ def _json(text: str, accept: str) -> TextRequest:
         parameters = {}
     if not isinstance(parameters, dict):
         raise BadInput("parameters must be a JSON object")
-    return TextRequest(tuple(inputs), parameters, stream=value.get("stream") is True, accept=accept)
+    return TextRequest(
+        tuple(inputs), parameters, stream=value.get("stream") is True or value.get("stream") == "true", accept=accept
+    )
 
 
 def _utf8(data: bytes) -> str:
@@ -132,10 +134,7 @@ def rolling(values: Mapping[str, Any], version: tuple[int, int]) -> TextParamete
     """What rolling batch reads; every other key is ignored, as the original does. Raises BadInput."""
     given = Given(values)
     old = version < (0, 28)
-    # From 0.33 the engine's own rule: it samples unless it is told not to.
-    sample = given.flag("do_sample", version >= (0, 33))
-    # From 0.28 a temperature alone no longer samples: only do_sample does.
-    temperature = given.real("temperature", 1.0, above=0.0) if old or sample else 1.0
+    sample, temperature = _chance(given, version)
     common = TextParameters(
         max_new_tokens=given.whole("max_new_tokens", 30, least=1),
         do_sample=sample,
@@ -149,7 +148,7 @@ def rolling(values: Mapping[str, Any], version: tuple[int, int]) -> TextParamete
         truncate=given.whole("truncate", 1000 if old else 0, least=1 if "truncate" in values else 0),
     )
     if old:
-        return _warped(common)
+        return common if values.get("temperature") == 0 else _warped(common)
     return TextParameters(
         **{name: getattr(common, name) for name in common.__slots__}
         | {
@@ -162,6 +161,15 @@ def rolling(values: Mapping[str, Any], version: tuple[int, int]) -> TextParamete
             "top_n_tokens": _top_n_tokens(given) if (0, 29) <= version < (0, 33) else 0,
         }
     )
+
+
+def _chance(given: Given, version: tuple[int, int]) -> tuple[bool, float]:
+    """Whether to sample, and at which temperature; at 0 the likeliest token is taken, whatever else is said."""
+    # From 0.28 on only do_sample samples, in 0.32 a temperature too, and from 0.33 on everything that is not told not to.
+    alone = version >= (0, 33) or (version >= (0, 32) and given.has("temperature"))
+    sample = given.flag("do_sample", alone)
+    temperature = given.real("temperature", 1.0, least=0.0) if version < (0, 28) or sample else 1.0
+    return (sample, temperature) if temperature else (False, 1.0)
 
 
 def _top_n_tokens(given: Given) -> int:
@@ -194,18 +202,29 @@ def stepped(values: Mapping[str, Any]) -> TextParameters:
 _GENERATE = (
     "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "seed",
 )  # fmt: skip
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "num_beams": (1,), "num_beam_groups": (1,), "num_return_sequences": (1,), "no_repeat_ngram_size": (0,), "min_length": (0,),
+    "min_new_tokens": (0,), "diversity_penalty": (0,), "length_penalty": (), "early_stopping": (), "use_cache": (),
+}  # fmt: skip
+"""Others that `generate` knows, with the values that change nothing; without any, none does, since there are no beams here."""
 
 
 def generate(values: Mapping[str, Any]) -> TextParameters:
     """What a plain call takes: keyword arguments of `generate`, an unknown one is an error. Raises BadInput."""
     given = Given(values)
-    if unknown := sorted(set(values) - set(_GENERATE)):
+    if unknown := sorted(set(values) - set(_GENERATE) - set(_NEUTRAL)):
         raise BadInput(f"not a parameter of generate without rolling_batch: {', '.join(unknown)}")
+    for name, neutral in _NEUTRAL.items():
+        if neutral and values.get(name) not in (None, *neutral):
+            raise BadInput(
+                f"{name} is not supported by the server's own text generation: leave it out, or use it in a model.py"
+            )
+    sample = given.flag("do_sample", False)
     return TextParameters(
         max_new_tokens=given.whole("max_new_tokens", 0, least=1 if "max_new_tokens" in values else 0),
         max_length=given.whole("max_length", 20, least=1),
-        do_sample=given.flag("do_sample", False),
-        temperature=given.real("temperature", 1.0, above=0.0),
+        do_sample=sample,
+        temperature=given.real("temperature", 1.0, above=0.0) if sample else 1.0,
         top_k=given.whole("top_k", 50, least=0),
         top_p=given.real("top_p", 1.0, above=0.0, most=1.0),
         typical_p=given.real("typical_p", 1.0, above=0.0, most=1.0),
@@ -261,9 +280,14 @@ class Given:
         value = self._values.get(name)
         if value is None:
             return default
+        if isinstance(value, str):  # as forms and shells have it
+            value = {"true": True, "false": False}.get(value.lower(), value)
         if not isinstance(value, bool):
             raise BadInput(f"{name} must be true or false, not {json.dumps(value)}")
         return value
+
+    def has(self, name: str) -> bool:
+        return self._values.get(name) is not None
 
     def text(self, name: str, default: str) -> str:
         value = self._values.get(name)

@@ -14,21 +14,8 @@ from penstock.engines import choice
 from penstock.engines.choice import Asked
 from penstock.servers.chat import thinking
 from penstock.servers.chat.calls import PARSERS
-from penstock.servers.lmi import properties, scripts
+from penstock.servers.lmi import properties, scripts, words
 
-ENGINES = ("Python", "MPI", "DeepSpeed", "FasterTransformer", "PyTorch", "OpenVINO", "vLLM", "transformers")
-ROLLING_BATCHES = (
-    "auto", "scheduler", "lmi-dist", "vllm", "trtllm", "neuron", "transformers-neuronx", "tnx", "deepspeed", "openvino",
-    "transformers", "disable",
-)  # fmt: skip
-FORMATTERS = ("json", "jsonlines", "none")
-LATER_FORMATTERS = (*FORMATTERS, "sse", "json_chat", "jsonlines_chat", "sse_chat", "3p", "3p_stream")
-QUANTIZERS = (
-    "bitsandbytes", "bitsandbytes4", "bitsandbytes8", "bitsandbytes-nf4", "bitsandbytes-fp4", "gptq", "awq", "marlin", "exl2", "eetq",
-    "squeezellm", "deepspeedfp", "fp8", "compressed-tensors", "static_int8", "dynamic_int8", "smoothquant", "int8", "int4",
-    "int8_sym", "int8_asym", "int4_sym", "int4_asym",
-)  # fmt: skip
-DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
 ADAPTERS = (0, 27)
 """The version from which on there are LoRA adapters."""
 
@@ -136,6 +123,8 @@ class ModelSettings:
     engine_forced: str = ""
     """What PENSTOCK_ENGINE says: it comes before `engine` and `rolling_batch`."""
     requirements_warn_only: bool = False
+    strange_keys: tuple[str, ...] = ()
+    """Those of the file that are neither options nor a model's keys."""
 
     @property
     def asked(self) -> Asked:
@@ -218,13 +207,13 @@ def build(
         options=options,
         job_queue_size=number.server("job_queue_size", 1000),
         batch_size=number.server("batch_size", 1),
-        max_batch_delay_ms=number.server("max_batch_delay", 100),
+        max_batch_delay_ms=number.server("max_batch_delay", 100, least=0),
         min_workers=number.server("minWorkers", 1, also="cpu.minWorkers"),
         max_workers=number.server("maxWorkers", 0, also="cpu.maxWorkers"),
         max_idle_s=number.server("max_idle_time", 60),
-        required_memory_mb=number.server("required_memory_mb", 0),
-        reserved_memory_mb=number.server("reserved_memory_mb", 500),
-        retry_threshold=number.server("retry_threshold", 10),
+        required_memory_mb=number.server("required_memory_mb", 0, least=0),
+        reserved_memory_mb=number.server("reserved_memory_mb", 500, least=0),
+        retry_threshold=number.server("retry_threshold", 10, least=0),
         model_loading_timeout_s=number.option("model_loading_timeout", 1200),
         predict_timeout_s=number.option("predict_timeout", 240),
         chunk_timeout_s=_chunk_timeout(environ, version),
@@ -244,7 +233,7 @@ def build(
         reasoning_parser=_reasoning_parser(options, version),
         chat_template=options.get("chat_template", ""),
         stateful_sessions=version >= (0, 34) and _is_true(options, "enable_stateful_sessions", unset="true"),
-        dtype=_one_of("option.dtype", options.get("dtype", options.get("data_type", "auto")).lower(), DTYPES),
+        dtype=_dtype(options),
         quantize=_quantize(options),
         speculate=_speculate(options),
         draft_model=options.get("speculative_draft_model", ""),
@@ -257,6 +246,7 @@ def build(
         max_lora_rank=number.option("max_lora_rank", 0),
         engine_forced=environ.get("PENSTOCK_ENGINE", "").strip(),
         requirements_warn_only=_is_true(options, "requirements_warn_only"),
+        strange_keys=tuple(sorted(key for key in pairs if not key.startswith("option.") and key not in words.KEYS)),
     )
     return _complete(settings)
 
@@ -299,23 +289,23 @@ class _Numbers:
     def __init__(self, pairs: Mapping[str, str], options: Mapping[str, str], environ: Mapping[str, str]) -> None:
         self._pairs, self._options, self._environ = pairs, options, environ
 
-    def server(self, key: str, default: int, *, also: str = "") -> int:
+    def server(self, key: str, default: int, *, also: str = "", least: int = 1) -> int:
         variable = f"SERVING_{key.upper()}"
         tgi = "MAX_CONCURRENT_REQUESTS" if key == "job_queue_size" else ""
         for name, places in ((key, self._pairs), (also, self._pairs), (variable, self._environ), (tgi, self._environ)):
             if name and name in places:
-                return _number(name, places[name])
+                return _number(name, places[name], least)
         return default
 
     def option(self, key: str, default: int) -> int:
         return _number(f"option.{key}", self._options[key]) if key in self._options else default
 
 
-def _number(name: str, text: str) -> int:
+def _number(name: str, text: str, least: int = 1) -> int:
     if len(text) > MOST_DIGITS and text.isdecimal():
         raise SettingsError(f"{name}={text[:MOST_DIGITS]}… is too large")
-    if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(f"{name} must be a whole number above 0, not {text!r}")
+    if not text.isdecimal() or int(text) < least:
+        raise SettingsError(f"{name} must be a whole number above {least - 1}, not {text!r}")
     return int(text)
 
 
@@ -326,19 +316,21 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def _engine(text: str) -> str:
-    by_name = {engine.lower(): engine for engine in ENGINES}
+    by_name = {engine.lower(): engine for engine in words.ENGINES}
     if text and text.lower() not in by_name:
-        raise SettingsError(f"engine={text} is not supported: use one of {', '.join(ENGINES)}")
+        raise SettingsError(
+            f"engine={text} is not supported: use one of {', '.join(words.ENGINES)}; embeddings, rankings and classes need a model.py"
+        )
     return by_name.get(text.lower(), "Python")
 
 
 def _rolling_batch(options: Mapping[str, str]) -> str:
     value = options.get("rolling_batch", "").lower()
-    return "" if value in ("", "disable") else _one_of("option.rolling_batch", value, ROLLING_BATCHES)
+    return "" if value in ("", "disable") else _one_of("option.rolling_batch", value, words.ROLLING_BATCHES)
 
 
 def _formatter(options: Mapping[str, str], version: tuple[int, int]) -> str:
-    allowed = FORMATTERS if version < (0, 28) else LATER_FORMATTERS
+    allowed = words.FORMATTERS if version < (0, 28) else words.LATER_FORMATTERS
     value = options.get("output_formatter", "")
     return _one_of("option.output_formatter", value, allowed) if value else ""
 
@@ -361,17 +353,17 @@ def _reasoning_parser(options: Mapping[str, str], version: tuple[int, int]) -> s
     return name and _one_of("option.reasoning_parser", name, thinking.PARSERS)
 
 
+def _dtype(options: Mapping[str, str]) -> str:
+    given = options.get("dtype", options.get("data_type", "auto")).lower()
+    return _one_of("option.dtype", words.DTYPE_NAMES.get(given, given), words.DTYPES)
+
+
 def _quantize(options: Mapping[str, str]) -> str:
     value = options.get("quantize", "")
     if not value:
         loads = (("load_in_4bit", "bitsandbytes4"), ("load_in_8bit", "bitsandbytes8"))
         return next((name for key, name in loads if _is_true(options, key)), "")
-    _one_of("option.quantize", value, QUANTIZERS)
-    if "dtype" in options:
-        raise SettingsError(
-            f"option.quantize={value} and option.dtype={options['dtype']} exclude each other: give one of them"
-        )
-    return value
+    return _one_of("option.quantize", value, words.QUANTIZERS)
 
 
 def _speculate(options: Mapping[str, str]) -> int:
@@ -403,8 +395,6 @@ _OWN_ENTRY_POINTS = (
     "djl_python.transformers_neuronx",
     "djl_python.tensorrt_llm",
 )
-TASKS = ("", "text-generation", "text2text-generation", "conversational", "summarization", "translation")
-"""Of the original's default handler, those whose answer is text that a model generates."""
 
 
 def _entry_point(options: Mapping[str, str], directory: Path, version: tuple[int, int]) -> str:
@@ -441,7 +431,7 @@ def _complete(settings: ModelSettings) -> ModelSettings:
         raise SettingsError(
             "no model is named: set option.model_id in serving.properties (or HF_MODEL_ID), or put a model.py into the model's archive"
         )
-    if not settings.entry_point and (task := settings.options.get("task", "")).lower() not in TASKS:
+    if not settings.entry_point and (task := settings.options.get("task", "")).lower() not in words.TASKS:
         raise SettingsError(
             f"option.task={task} is not supported by the server's own text generation: write a model.py with a handle function"
         )

@@ -75,6 +75,11 @@ class Level:
         return self.version >= (3,)
 
     @property
+    def caps_limits(self) -> bool:
+        """Whether unset limits follow the model up to 4096 tokens, and prompts of any allowed length fit into one step."""
+        return (2,) <= self.version < (3,)
+
+    @property
     def modern_info(self) -> bool:
         """The keys of `/info`, and two more response headers."""
         return self.version >= (3,)

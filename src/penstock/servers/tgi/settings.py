@@ -92,21 +92,22 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
     if environ.get("MAX_INPUT_LENGTH") and environ.get("MAX_INPUT_TOKENS"):
         raise SettingsError("Both `max_input_tokens` and `max_input_length` are set. Please define only one of them.")
     derived = level.derives_limits
+    longest, total, prefill = _limits(reader, level)
     exact = reader.flag("ENABLE_PREFILL_LOGPROBS")
     settings = Settings(
         level=level,
         model_id=model_id,
         revision=environ.get("HF_MODEL_REVISION", ""),
-        asked=_asked(environ, reader, 0 if derived else 2048),
+        asked=_asked(environ, reader, total),
         speculate=reader.number("SPECULATE", 0),
         adapters=_adapters(environ, level),
         max_concurrent_requests=reader.number("MAX_CONCURRENT_REQUESTS", 128),
         max_best_of=reader.number("MAX_BEST_OF", 2),
         max_stop_sequences=reader.number("MAX_STOP_SEQUENCES", 4),
         max_top_n_tokens=reader.number("MAX_TOP_N_TOKENS", 5),
-        max_input_length=reader.number("MAX_INPUT_LENGTH", reader.number("MAX_INPUT_TOKENS", 0 if derived else 1024)),
-        max_total_tokens=reader.number("MAX_TOTAL_TOKENS", 0 if derived else 2048),
-        max_batch_prefill_tokens=reader.number("MAX_BATCH_PREFILL_TOKENS", 0 if derived else 4096),
+        max_input_length=longest,
+        max_total_tokens=total,
+        max_batch_prefill_tokens=prefill,
         max_batch_total_tokens=reader.number("MAX_BATCH_TOTAL_TOKENS", 0),
         max_batch_size=reader.number("MAX_BATCH_SIZE", 0),
         max_client_batch_size=reader.number("MAX_CLIENT_BATCH_SIZE", 4),
@@ -135,15 +136,26 @@ def too_new(environ: Mapping[str, str], level: Level) -> list[str]:
     return [name for name in (*later, *chat) if environ.get(name)]
 
 
+def _limits(reader: _Reader, level: Level) -> tuple[int, int, int]:
+    """MAX_INPUT_LENGTH, MAX_TOTAL_TOKENS and MAX_BATCH_PREFILL_TOKENS as they are given, else the level's; 0 follows the model."""
+    total = reader.number("MAX_TOTAL_TOKENS", 0 if level.derives_limits else 4096 if level.caps_limits else 2048)
+    unset = 0 if level.derives_limits else max(min(total, 4096) - 1, 0) if level.caps_limits else 1024
+    longest = reader.number("MAX_INPUT_LENGTH", reader.number("MAX_INPUT_TOKENS", unset))
+    if level.caps_limits:
+        batch = reader.number("MAX_BATCH_SIZE", 0)
+        return longest, total, reader.number("MAX_BATCH_PREFILL_TOKENS", batch * longest if batch else longest + 50)
+    return longest, total, reader.number("MAX_BATCH_PREFILL_TOKENS", 0 if level.derives_limits else 4096)
+
+
 def _check(settings: Settings) -> None:
     """The checks with which the original's launcher and router end."""
     total, given = settings.max_total_tokens, settings.max_input_length
+    name = "max_input_length" if settings.level.version < (2,) else "max_input_tokens"
     if total and given and given >= total:
-        name = "max_input_length" if settings.level.version < (2,) else "max_input_tokens"
         raise SettingsError(f"`{name}` must be < `max_total_tokens`")
     prefill = settings.max_batch_prefill_tokens
     if prefill and given > prefill:
-        raise SettingsError(f"`max_batch_prefill_tokens` must be >= `max_input_length`. Given: {prefill} and {given}")
+        raise SettingsError(f"`max_batch_prefill_tokens` must be >= `{name}`. Given: {prefill} and {given}")
     if settings.validation_workers == 0:
         raise SettingsError("`validation_workers` must be > 0")
     if batch := settings.max_batch_total_tokens:
@@ -192,7 +204,7 @@ def _asked(environ: Mapping[str, str], reader: _Reader, max_total_tokens: int) -
         dtype=dtype or "auto",
         quantize=(environ.get("HF_MODEL_QUANTIZE") or environ.get("QUANTIZE") or "").strip(),
         tensor_parallel=_shards(environ, reader),
-        max_length=reader.number("MAX_TOTAL_TOKENS", max_total_tokens),
+        max_length=max_total_tokens,
         trust_remote_code=reader.flag("HF_MODEL_TRUST_REMOTE_CODE") or reader.flag("TRUST_REMOTE_CODE"),
     )
 

@@ -66,3 +66,10 @@ def test_the_line_names_whatever_engine_was_asked_for(engine: str, rolling: str,
     assert (
         line == f"model m: engine={engine}, rolling_batch={rolling}, quantize=smoothquant, tensor_parallel_degree=max"
     )
+
+
+def test_the_line_on_keys_that_mean_nothing_says_what_may_be_meant() -> None:
+    assert load.strange(("fail_fast", "trust_remote_code")) == (
+        "fail_fast, trust_remote_code: serving.properties has no such keys, and they change nothing; "
+        "perhaps option.fail_fast is meant"
+    )

@@ -39,6 +39,32 @@ def test_from_033_it_samples_unless_told_not_to() -> None:
     assert not parameters.rolling({"do_sample": False}, (0, 33)).do_sample
 
 
+def test_in_032_a_temperature_alone_samples() -> None:
+    found = parameters.rolling({"temperature": 0.1}, (0, 32))
+    assert (found.do_sample, found.temperature) == (True, 0.1)
+    assert not parameters.rolling({"top_p": 0.5}, (0, 32)).do_sample
+    assert not parameters.rolling({"temperature": 0.1, "do_sample": False}, (0, 32)).do_sample
+
+
+@pytest.mark.parametrize("version", [(0, 23), (0, 27), (0, 29), (0, 32), (0, 36)])
+@pytest.mark.parametrize("more", [{}, {"do_sample": True}, {"do_sample": False}, {"top_p": 0.5, "top_k": -1}])
+def test_a_temperature_of_0_takes_the_likeliest_token(version: tuple[int, int], more: dict[str, Any]) -> None:
+    found = parameters.rolling({"temperature": 0, **more}, version)
+    assert (found.do_sample, found.temperature) == (False, 1.0)
+
+
+def test_true_and_false_may_be_words() -> None:
+    assert parameters.rolling({"do_sample": "true"}, (0, 29)).do_sample
+    assert not parameters.rolling({"do_sample": "False"}, (0, 36)).do_sample
+
+
+def test_what_generate_knows_may_be_given_where_it_changes_nothing() -> None:
+    neutral = {"num_beams": 1, "num_return_sequences": 1, "min_length": 0, "early_stopping": True, "use_cache": False}
+    assert parameters.generate({**neutral, "temperature": 0}) == parameters.generate({})
+    with pytest.raises(BadInput, match="num_beams is not supported by the server's own text generation: leave it out"):
+        parameters.generate({**neutral, "num_beams": 4})
+
+
 def test_tgis_stop_is_read_from_028() -> None:
     assert parameters.rolling({"stop": ["x"], "stop_sequences": ["y"]}, (0, 28)).stop_sequences == ("y", "x")
     assert parameters.rolling({"stop": ["x"]}, (0, 27)).stop_sequences == ()
@@ -72,7 +98,7 @@ def test_stepped_defaults() -> None:
         ({"max_new_tokens": True}, "max_new_tokens must be"),
         ({"max_new_tokens": 1.5}, "max_new_tokens must be"),
         ({"max_new_tokens": 10**12}, "max_new_tokens must be"),
-        ({"temperature": 0}, "temperature is out of range: 0"),
+        ({"temperature": -1}, "temperature is out of range: -1"),
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"temperature": float("nan")}, "temperature must be a number"),
         ({"top_p": 1.5}, "top_p is out of range"),
@@ -127,6 +153,6 @@ def test_what_cannot_be_parsed(body: bytes, content_type: str, reason: str) -> N
         parse(body, content_type)
 
 
-def test_the_streams_flag_must_be_true_itself() -> None:
-    assert parse(json.dumps({"inputs": "a", "stream": True}).encode()).stream
-    assert not parse(json.dumps({"inputs": "a", "stream": "true"}).encode()).stream
+@pytest.mark.parametrize(("value", "streams"), [(True, True), ("true", True), ("no", False), (1, False), (None, False)])
+def test_the_streams_flag_must_be_true(value: Any, streams: bool) -> None:
+    assert parse(json.dumps({"inputs": "a", "stream": value}).encode()).stream is streams

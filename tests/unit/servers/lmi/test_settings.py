@@ -176,7 +176,10 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("engine=MPI", "no model is named: set option.model_id"),
-        ("engine=OnnxRuntime\noption.model_id=a/b", "engine=OnnxRuntime is not supported: use one of Python, MPI"),
+        (
+            "engine=OnnxRuntime\noption.model_id=a/b",
+            "engine=OnnxRuntime is not supported: use one of Python, MPI.*need a model.py",
+        ),
         (
             "option.model_id=a/b\noption.output_formatter=xml",
             "output_formatter=xml is not supported: use one of json, jsonlines, none",
@@ -188,7 +191,6 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
             "option.model_id=a/b\noption.speculative_length=0",
             "option.speculative_length must be a whole number above 0",
         ),
-        ("option.model_id=a/b\noption.quantize=gptq\noption.dtype=fp16", "exclude each other"),
         ("option.model_id=a/b\noption.dtype=fp8", "dtype=fp8 is not supported"),
         ("option.model_id=a/b\noption.s3url=s3://x/y", "the same thing"),
         ("option.model_id=a/b\njob_queue_size=many", "job_queue_size must be a whole number above 0, not 'many'"),
@@ -206,6 +208,33 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_named(text: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=reason):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("key", "field"),
+    [
+        ("retry_threshold", "retry_threshold"),
+        ("max_batch_delay", "max_batch_delay_ms"),
+        ("reserved_memory_mb", "reserved_memory_mb"),
+        ("required_memory_mb", "required_memory_mb"),
+    ],
+)
+def test_some_numbers_may_be_none_at_all(key: str, field: str, tmp_path: Path) -> None:
+    assert getattr(read(tmp_path, f"option.model_id=a/b\n{key}=0"), field) == 0
+    with pytest.raises(SettingsError, match=f"{key} must be a whole number above -1, not '-1'"):
+        read(tmp_path, f"option.model_id=a/b\n{key}=-1")
+
+
+@pytest.mark.parametrize("task", ["image-text-to-text", "Image-Text-to-Text", "generate", "auto"])
+def test_vllms_tasks_are_text_generation(task: str, tmp_path: Path) -> None:
+    assert not read(tmp_path, "option.model_id=a/b", {"HF_TASK": task}, "0.36.0").entry_point
+
+
+def test_keys_that_mean_nothing_are_told(tmp_path: Path) -> None:
+    lines = (
+        "option.model_id=a/b\ngpu.maxWorkers=1\nload_on_devices=0\nengine=MPI\ntrust_remote_code=true\nfail_fast=true"
+    )
+    assert read(tmp_path, lines).strange_keys == ("fail_fast", "trust_remote_code")
 
 
 def forced(engine: str, given: str, *, if_installed: bool = False) -> Asked:
@@ -253,6 +282,12 @@ def forced(engine: str, given: str, *, if_installed: bool = False) -> Asked:
         ("option.dtype=fp32", {}, Asked(dtype="float32")),
         ("option.dtype=fp16", {}, Asked(dtype="float16")),
         ("option.data_type=bf16", {}, Asked(dtype="bfloat16")),
+        ("option.dtype=float16", {}, Asked(dtype="float16")),
+        ("option.dtype=bfloat16", {}, Asked(dtype="bfloat16")),
+        ("option.dtype=f32", {}, Asked(dtype="float32")),
+        ("option.quantize=gptq\noption.dtype=fp16", {}, Asked(quantize="gptq", dtype="float16")),
+        ("option.quantize=awq_marlin", {}, Asked(quantize="awq_marlin")),
+        ("", {"OPTION_QUANTIZE": "fp8", "OPTION_DTYPE": "bf16"}, Asked(quantize="fp8", dtype="bfloat16")),
     ],
 )
 def test_what_bears_on_the_choice_of_an_engine(

@@ -29,6 +29,11 @@ def limits(version: str) -> tuple[int, int]:
     return found.max_input_length, found.max_total_tokens
 
 
+def limits_of_a_long_model(version: str) -> tuple[int, int]:
+    settings = read({"HF_MODEL_ID": "a/b"}, version).within(32768)
+    return settings.max_input_length, settings.max_total_tokens
+
+
 def api_key(version: str) -> str:
     return read({**MODEL, "API_KEY": "k"}, version).api_key
 
@@ -98,7 +103,8 @@ def of(name: str) -> Any:
         (samples_without_parameters, "1.3.4", False, "1.4.0", True),
         (takes("frequency_penalty", "0.5"), "1.3.4", False, "1.4.0", True),
         (takes("grammar", '{"type":"regex","value":"a"}'), "1.4.0", False, "1.4.1", True),
-        (limits, "2.4.1", (1024, 2048), "3.0.0", (4095, 4096)),
+        (limits, "1.4.5", (1024, 2048), "2.0.0", (4095, 4096)),
+        (limits_of_a_long_model, "2.4.1", (4095, 4096), "3.0.0", (32767, 32768)),
         (api_key, "2.4.1", "", "3.0.0", "k"),
         (payload_limit, "2.4.1", 2 * 1024 * 1024, "3.0.0", 9),
         (compute_type, "2.4.1", "gpu+optimized", "3.0.0", "cpu"),

@@ -21,6 +21,23 @@ def test_the_defaults_of_both_levels() -> None:
     assert not last.prefill_logprobs
 
 
+def test_from_20_on_a_step_takes_the_longest_prompt() -> None:
+    given = {**MODEL, "MAX_INPUT_LENGTH": "6000", "MAX_TOTAL_TOKENS": "8192"}
+    assert read(given, "2.3.1").max_batch_prefill_tokens == 6050
+    assert read({**given, "MAX_BATCH_SIZE": "2"}, "2.3.1").max_batch_prefill_tokens == 12000
+    with pytest.raises(SettingsError, match="must be >= `max_input_length`"):
+        read(given, "1.4.5")
+    with pytest.raises(SettingsError, match="must be >= `max_input_tokens`"):
+        read({**given, "MAX_BATCH_PREFILL_TOKENS": "1"}, "2.3.1")
+
+
+def test_in_2x_what_is_not_given_fits_what_is() -> None:
+    short = read({**MODEL, "MAX_TOTAL_TOKENS": "512"}, "2.0.2")
+    assert (short.max_input_length, short.max_total_tokens, short.max_batch_prefill_tokens) == (511, 512, 561)
+    long = read({**MODEL, "MAX_INPUT_LENGTH": "3000"}, "2.0.2")
+    assert (long.max_input_length, long.max_total_tokens, long.asked.max_length) == (3000, 4096, 4096)
+
+
 def test_limits_never_exceed_the_model() -> None:
     settings = read({**MODEL, "MAX_TOTAL_TOKENS": "4096", "MAX_INPUT_LENGTH": "4000"}, "1.0.3").within(2048)
     assert (settings.max_input_length, settings.max_total_tokens) == (2047, 2048)
