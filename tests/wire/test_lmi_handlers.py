@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import sys
 import textwrap
 import zipfile
 from collections.abc import Iterator
@@ -299,3 +300,48 @@ def test_entry_points(tmp_path: Path) -> None:
         (directory / "serving.properties").write_text(f"option.entryPoint={entry}\noption.handler=run\n")
         with running(tmp_path, directory) as server:
             assert server.ask(b"x").body == b"ran"
+
+
+def engine_environment(home: Path, engine: str, **modules: str) -> None:
+    """What looks like an engine's environment: an interpreter's name, and packages."""
+    place = home / "engines" / engine
+    packages = place / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    packages.mkdir(parents=True)
+    (place / "bin").mkdir()
+    (place / "bin/python").symlink_to(sys.executable)
+    for name, source in modules.items():
+        (packages / f"{name}.py").write_text(source)
+
+
+TELLING = """
+import {module}
+from djl_python import Output
+
+
+def handle(inputs):
+    return None if inputs.is_empty() else Output().add({module}.WHOSE)
+"""
+
+
+def test_a_handler_finds_the_libraries_of_an_engines_environment(tmp_path: Path) -> None:
+    engine_environment(tmp_path, "transformers", only_there="WHOSE = 'of transformers'")
+    engine_environment(tmp_path, "vllm", vllm="WHOSE = 'of vllm'")
+    for name, whose in (("only_there", b"of transformers"), ("vllm", b"of vllm")):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "model.py").write_text(TELLING.format(module=name))
+        with running(tmp_path, directory) as server:
+            assert server.ask({}).body == whose
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at the top", "in the first call"])
+def test_a_library_of_awss_image_is_named_with_what_to_do(tmp_path: Path, late: bool) -> None:
+    (tmp_path / "model").mkdir()
+    script = (
+        "def handle(inputs):\n    import deepspeed\n" if late else "import deepspeed\n\ndef handle(inputs):\n    pass\n"
+    )
+    (tmp_path / "model/model.py").write_text(script)
+    status, message, _ = failing(tmp_path, tmp_path / "model")
+    assert status == 1
+    assert "No module named 'deepspeed' (deepspeed: it needs an NVIDIA GPU" in message
+    assert len(message.strip().splitlines()) == 1

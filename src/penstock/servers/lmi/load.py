@@ -61,7 +61,9 @@ async def _command(settings: ModelSettings, environ: Mapping[str, str], lines: L
     python = await requirements.interpreter(settings, environ)
     # What a script for several processes asks of its environment; here it is one.
     ranks = {} if settings.engine == "Python" else {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
-    return Command(python, {**ranks, **environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)}, lines)
+    libraries = await asyncio.to_thread(requirements.libraries, settings, environ)
+    given = {**ranks, **environ, "PYTHONUNBUFFERED": "1", **_given_environ(settings)}
+    return Command(python, given, lines, libraries)
 
 
 def handler_properties(settings: ModelSettings, environ: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.servers.lmi.missing import advice
 from penstock.servers.lmi.output import Lines, Output
 from penstock.servers.lmi.settings import ModelSettings
 from penstock.servers.lmi.worker import frames
@@ -41,11 +43,14 @@ class HandlerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a handler: the interpreter, the environment it gets, and who reads what it says, if anybody does."""
+    """How to start a handler: the interpreter, the environment it gets, who reads what it says, if anybody does, and where libraries lie
+    that come before ours.
+    """
 
     python: str
     environ: Mapping[str, str]
     lines: Lines | None = None
+    libraries: tuple[str, ...] = ()
 
 
 class Worker:
@@ -79,7 +84,7 @@ class Worker:
                 undo.callback(os.close, stdout)
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *_arguments(settings, command.python, theirs.fileno()),
+                    *_arguments(settings, command, theirs.fileno()),
                     env=dict(command.environ),
                     pass_fds=[theirs.fileno()],
                     stdin=asyncio.subprocess.DEVNULL,
@@ -129,11 +134,11 @@ class Worker:
         first = await self._read(timeout_s)
         if first.kind != "ready":
             await self.kill()
-            raise HandlerFailed(f"the handler could not be loaded: {first.header.get('reason', first.kind)}")
+            raise HandlerFailed(advice(f"the handler could not be loaded: {first.header.get('reason', first.kind)}"))
         reply = await self.ask({"properties": properties, "keys": []}, [], timeout_s)
         if reply.header["code"] >= 300:
             await self.kill()
-            raise HandlerFailed(_first_call(reply))
+            raise HandlerFailed(advice(_first_call(reply)))
         self.greeting = reply.header
 
     async def _read(self, timeout_s: float, request: bytes = b"") -> Frame:
@@ -178,11 +183,11 @@ class Worker:
         return Frame(header, tuple([await self._reader.readexactly(length) for length in header["sizes"]]))
 
 
-def _arguments(settings: ModelSettings, python: str, fd: int) -> list[str]:
+def _arguments(settings: ModelSettings, command: Command, fd: int) -> list[str]:
     paths = [path for path in sys.path if path and Path(path).is_dir() and "site-packages" in path]
     own = str(Path(__file__).parents[3])
     return [
-        python, "-c", BOOT, "\n".join([own, *paths]),
+        command.python, "-c", BOOT, "\n".join([own, *command.libraries, *paths]),
         f"--fd={fd}", f"--parent={os.getpid()}", f"--model-dir={settings.directory}",
         f"--entry-point={settings.entry_point or settings.formatters}", f"--handler={settings.handler}",
         *([] if settings.entry_point else [f"--formats={settings.version[0]}.{settings.version[1]}"]),
@@ -193,7 +198,9 @@ def _first_call(reply: Frame) -> str:
     if reply.header["code"] == 507:
         return f"there is not enough memory to load the model: {reply.header['message']}"
     body = b"".join(reply.blobs).decode("utf-8", "replace")
-    return f"the handler's first call failed with {reply.header['code']}: {body or reply.header['message']}"
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # as Output.error writes it
+        body = str(json.loads(body)["error"])
+    return f"the handler's first call failed with {reply.header['code']}: {' '.join(body.split()) or reply.header['message']}"
 
 
 def _death(status: int | None) -> str:

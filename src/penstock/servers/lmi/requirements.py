@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from penstock.engines import apart
+from penstock.servers.lmi import scripts
 from penstock.servers.lmi.settings import ModelSettings
 from penstock.servers.models import models_directory
 
@@ -55,6 +57,26 @@ async def interpreter(settings: ModelSettings, environ: Mapping[str, str]) -> st
         log.warning("requirements.txt can't be installed, and the model is loaded without it: %s", why)
         return python
     return str(target / "bin" / "python")
+
+
+def libraries(settings: ModelSettings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Where a handler finds torch and transformers, which AWS's images bring: the environment of an engine that has them.
+
+    Nowhere else than in the handler's own where `option.pythonExecutable` names one, or the environment has another Python.
+    """
+    if settings.options.get("pythonExecutable") or settings.options.get("pythonexecutable"):
+        return ()
+    engines = ("transformers", "vllm")
+    if scripts.imports(settings.directory / (settings.entry_point or settings.formatters), "vllm"):
+        engines = ("vllm",)  # whose torch is its own
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for engine in engines:
+        python = apart.interpreter(engine, models_directory(environ).parent, environ)
+        if python == Path(sys.executable):
+            return ()  # ours has them
+        if python and (packages := python.parents[1] / "lib" / version / "site-packages").is_dir():
+            return (str(packages),)
+    return ()
 
 
 def fingerprint(directory: Path, python: str) -> str:

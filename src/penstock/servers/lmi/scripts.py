@@ -27,6 +27,17 @@ def only_formats(file: Path, handler: str = "handle") -> bool:
     return bool(marks & _FORMATS) and not marks & _HANDLES and not names & {*_FUNCTIONS, handler, "*"}
 
 
+def imports(file: Path, name: str) -> bool:
+    """Whether the script imports a module of that name, anywhere in it."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return any(each.partition(".")[0] == name for each in found)
+
+
 def _marks(node: ast.stmt) -> set[str]:
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return set()

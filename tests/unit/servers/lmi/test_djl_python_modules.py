@@ -26,6 +26,8 @@ from djl_python.service_loader import load_model_service, has_function_in_module
 from djl_python.huggingface import HuggingFaceService, get_torch_dtype_from_str
 from djl_python.deepspeed import DeepSpeedService
 from djl_python.fastertransformer import FasterTransformerService
+from djl_python.tensorrt_llm import TRTLLMService
+from djl_python.async_utils import create_non_stream_output, create_stream_chunk_output, handle_streaming_response
 from djl_python.transformers_neuronx import TransformersNeuronXService
 from djl_python.request_io import RequestInput, RequestOutput, TextGenerationOutput, TextInput, Token
 from djl_python.input_parser import init_handler, input_formatter, prediction_handler
