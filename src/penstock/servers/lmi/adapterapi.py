@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.servers.lmi.errors import BadRequest, MethodNotAllowed, Unavailable
-from penstock.servers.lmi.loras import Adapters, IllegalArgument, Registered, refused, registered
+from penstock.servers.lmi.loras import Changeable, IllegalArgument, Registered, refused, registered
 from penstock.servers.lmi.management import paginated
 from penstock.servers.lmi.registry import Models
 from penstock.servers.lmi.replies import Reply, json_reply
@@ -40,19 +40,16 @@ class AdapterApi:
                 page, names = paginated(found.names(), query)
                 return json_reply({**page, "adapters": [described(found.find(name)) for name in names]})
             case "POST", [] | [""]:
-                wanted = registered(query, alias)
-                await found.register(wanted)
-                return json_reply({"status": f"Adapter {wanted} registered"})
+                return json_reply({"status": await found.register(registered(query, alias))})
             case "GET", [name, *_]:
                 return json_reply(described(found.find(name, alias)))
             case "POST", [name, update] if update.lower() == "update":
-                return json_reply({"status": f"Adapter {await found.update(name, alias, query)} updated"})
+                return json_reply({"status": await found.update(name, alias, query)})
             case "DELETE", [name, *_] if name:
-                gone = await found.unregister(name, alias)
-                return json_reply({"status": f"Adapter {alias or gone} unregistered"})
+                return json_reply({"status": await found.unregister(name, alias)})
         raise MethodNotAllowed
 
-    def _adapters(self, model: str) -> Adapters:
+    def _adapters(self, model: str) -> Changeable:
         """Those of a model, of its first version where it has several. Raises LmiError."""
         if not (versions := self._models.versions(model)):
             raise refused(404, f"The model {model} was not found")
@@ -63,7 +60,8 @@ class AdapterApi:
             raise Unavailable(f"Model is not ready: {entry}")
         if (found := entry.handler.adapters) is None:
             raise IllegalArgument(
-                "Adapters can't be managed for a model whose own code answers: it has to load them itself"
+                "Adapters can't be managed for a model whose own code answers and has no function register_adapter: "
+                "it has to load them itself"
             )
         return found
 

@@ -20,6 +20,7 @@ from penstock.servers.generation import Generation
 from penstock.servers.lmi import requirements
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.formatterhost import FormatterHost
+from penstock.servers.lmi.handleradapters import HandlerAdapters
 from penstock.servers.lmi.loras import Adapters
 from penstock.servers.lmi.output import Lines
 from penstock.servers.lmi.plain import Stepped, WholeAnswer
@@ -54,7 +55,12 @@ async def _load_handler(settings: ModelSettings, environ: Mapping[str, str], lin
     command = await _command(settings, environ, lines)
     properties = await asyncio.to_thread(handler_properties, settings, environ)
     log.info("model %s: engine=%s is served by the handler %s", settings.name, settings.engine, settings.entry_point)
-    return await HandlerPool.start(settings, lambda: Worker.start(settings, command, properties))
+    if not settings.enable_lora or settings.version < ADAPTER_API:
+        return await HandlerPool.start(settings, lambda: Worker.start(settings, command, properties))
+    known = await asyncio.to_thread(HandlerAdapters, settings)
+    spawn = known.spawning(lambda: Worker.start(settings, command, properties))
+    pool = await HandlerPool.start(settings, spawn)
+    return await known.kept_by(pool)
 
 
 async def _command(settings: ModelSettings, environ: Mapping[str, str], lines: Lines | None) -> Command:

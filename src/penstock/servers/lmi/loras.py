@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,8 @@ class Registered:
     alias: str = ""
     preload: bool = True
     pin: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    """All parameters of its registration."""
 
     def __str__(self) -> str:
         return self.alias or self.name
@@ -50,6 +52,20 @@ class Engine(Protocol):
     async def add_adapter(self, name: str, path: str, *, preload: bool = True, pin: bool = False) -> None: ...
 
     async def remove_adapter(self, name: str) -> None: ...
+
+
+class Changeable(Protocol):
+    """A model's adapters, whoever has them. The texts are for the answer, and every method raises LmiError."""
+
+    def names(self) -> list[str]: ...
+
+    def find(self, name: str, alias: str = "") -> Registered: ...
+
+    async def register(self, wanted: Registered) -> str: ...
+
+    async def update(self, name: str, alias: str, given: Mapping[str, str]) -> str: ...
+
+    async def unregister(self, name: str, alias: str) -> str: ...
 
 
 class Adapters:
@@ -71,12 +87,11 @@ class Adapters:
             raise refused(404, f"The adapter {alias or name} was not found")
         return self._named[name]
 
-    async def register(self, wanted: Registered) -> None:
-        """Raises LmiError."""
+    async def register(self, wanted: Registered) -> str:
+        """What is to be said of it. Raises LmiError."""
         self._check_engine()
         _check_terms(wanted)
-        if wanted.src.partition(":")[0].isalnum() and ":" in wanted.src and not wanted.src.startswith("file:"):
-            raise IllegalArgument("URL adapters are not currently supported")
+        check_source(wanted)
         async with self._changing:
             if wanted.name in self.names():
                 raise IllegalArgument(
@@ -84,9 +99,10 @@ class Adapters:
                     "registering a new adapter with the same name."
                 )
             await self._add(wanted)
+            return f"Adapter {wanted} registered"
 
-    async def update(self, name: str, alias: str, given: Mapping[str, str]) -> Registered:
-        """`given` may have `preload` and `pin`. Raises LmiError."""
+    async def update(self, name: str, alias: str, given: Mapping[str, str]) -> str:
+        """What is to be said of it; `given` may have `preload` and `pin`. Raises LmiError."""
         async with self._changing:
             before = self.find(name, alias)
             if given.get("src", before.src) != before.src:
@@ -102,10 +118,10 @@ class Adapters:
                 )
             self._check_engine()
             await self._add(wanted)
-            return wanted
+            return f"Adapter {wanted} updated"
 
-    async def unregister(self, name: str, alias: str) -> Registered:
-        """Raises LmiError."""
+    async def unregister(self, name: str, alias: str) -> str:
+        """What is to be said of it. Raises LmiError."""
         async with self._changing:
             found = self.find(name, alias)
             self._check_engine()
@@ -114,7 +130,7 @@ class Adapters:
             except EngineError as error:
                 raise _failure(error) from error
             del self._named[name]
-            return found
+            return f"Adapter {alias or found} unregistered"
 
     def _check_engine(self) -> None:
         info = self._engine.info
@@ -154,7 +170,13 @@ def registered(given: Mapping[str, str], alias: str) -> Registered:
     for name in ("name", "src"):
         if not given.get(name):
             raise BadRequest(f"The parameter {name} is required")
-    return Registered(given["name"], given["src"], alias, **_flags(given))
+    return Registered(given["name"], given["src"], alias, options=dict(given), **_flags(given))
+
+
+def check_source(wanted: Registered) -> None:
+    """Raises IllegalArgument on a URL."""
+    if wanted.src.partition(":")[0].isalnum() and ":" in wanted.src and not wanted.src.startswith("file:"):
+        raise IllegalArgument("URL adapters are not currently supported")
 
 
 def refused(status: int, message: str) -> BadRequest:

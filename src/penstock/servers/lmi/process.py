@@ -66,6 +66,8 @@ class Worker:
         self._frames_read = 0
         self._output: Output | None = None
         self._watch = asyncio.create_task(self._see_death())
+        self.adapts = False
+        """Whether the script has functions for adapters."""
         self.greeting: Mapping[str, object] = {}
         """What it answered to its first call."""
 
@@ -135,6 +137,7 @@ class Worker:
         if first.kind != "ready":
             await self.kill()
             raise HandlerFailed(advice(f"the handler could not be loaded: {first.header.get('reason', first.kind)}"))
+        self.adapts = bool(first.header.get("adapts"))
         reply = await self.ask({"properties": properties, "keys": []}, [], timeout_s)
         if reply.header["code"] >= 300:
             await self.kill()

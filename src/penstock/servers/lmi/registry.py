@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from penstock.servers.lmi.errors import CapacityExceeded, Conflict, ModelNotFound, Unavailable
-from penstock.servers.lmi.loras import Adapters
+from penstock.servers.lmi.loras import Changeable
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
 from penstock.servers.lmi.settings import ModelSettings
@@ -48,8 +48,8 @@ class Handler(Protocol):
         ...
 
     @property
-    def adapters(self) -> Adapters | None:
-        """Its LoRA adapters, which may come and go; None where its own code answers, or one prompt at a time."""
+    def adapters(self) -> Changeable | None:
+        """Its LoRA adapters, which may come and go; None where its own code does not say how, or one prompt at a time."""
         ...
 
     async def predict(self, request: Invocation) -> Reply:

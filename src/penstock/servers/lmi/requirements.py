@@ -66,7 +66,7 @@ def libraries(settings: ModelSettings, environ: Mapping[str, str]) -> tuple[str,
     """
     if settings.options.get("pythonExecutable") or settings.options.get("pythonexecutable"):
         return ()
-    engines = ("transformers", "vllm")
+    engines: tuple[str, ...] = ("transformers", "vllm")
     if scripts.imports(settings.directory / (settings.entry_point or settings.formatters), "vllm"):
         engines = ("vllm",)  # whose torch is its own
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"

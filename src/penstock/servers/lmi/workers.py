@@ -7,6 +7,7 @@ must never run the user's code in this process.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from penstock.servers.lmi.errors import LmiError, OutOfMemory, StreamBroken, Unavailable, Untranslatable, WorkerFailure
+from penstock.servers.lmi.loras import Changeable
 from penstock.servers.lmi.process import HandlerFailed, Worker, WorkerLost
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
@@ -38,6 +40,8 @@ class _Job:
     request: Invocation
     reply: asyncio.Future[Reply]
     stream: WorkerPieces | None = None
+    function: str = ""
+    """Which of the script's functions to call, where it is not the handler; alone, and not in a batch."""
     arrived: float = field(default_factory=time.monotonic)
     queued_s: float = 0.0
 
@@ -118,6 +122,8 @@ class HandlerPool:
     _closed: bool = False
     _least: int = 1
     _most: int = 1
+    adapters: Changeable | None = None
+    """Those that the handler's own functions take; a handler without them does with adapters what it likes."""
 
     @classmethod
     async def start(cls, settings: ModelSettings, spawn: Callable[[], Awaitable[Worker]]) -> HandlerPool:
@@ -140,12 +146,14 @@ class HandlerPool:
             return "FAILED"
         return "Healthy" if all(seat.worker is not None for seat in self._seats) else "Unhealthy"
 
-    @property
-    def adapters(self) -> None:
-        """A handler does with adapters what it likes."""
-
     async def predict(self, request: Invocation) -> Reply:
-        job = _Job(request, asyncio.get_running_loop().create_future())
+        return await self._ask(_Job(request, asyncio.get_running_loop().create_future()))
+
+    async def call(self, function: str, request: Invocation) -> Reply:
+        """Call another of the script's functions, in its turn. The body is what it says, in words. Raises LmiError."""
+        return await self._ask(_Job(request, asyncio.get_running_loop().create_future(), function=function))
+
+    async def _ask(self, job: _Job) -> Reply:
         self._waiting.append(job)
         self._arrived.set()
         self._grow()
@@ -164,6 +172,8 @@ class HandlerPool:
         async with self._scaling:
             self._least = least if least > 0 else self._least
             self._most = max(self._least, most)
+            if self.adapters is not None:  # of which each process would know others
+                self._least = self._most = 1
             while len(self._seats) > self._most:
                 await _clear(self._seats.pop())
         try:
@@ -258,9 +268,13 @@ class HandlerPool:
         deadline: float | None = None
         while deadline is None or (len(jobs) < self.settings.batch_size and clock() < deadline):
             if self._waiting:
+                if jobs and self._waiting[0].function:
+                    break
                 job = self._waiting.popleft()
                 job.queued_s = time.monotonic() - job.arrived
                 jobs.append(job)
+                if job.function:
+                    break
                 deadline = deadline or clock() + self.settings.max_batch_delay_ms / 1000
                 continue
             self._arrived.clear()
@@ -275,6 +289,11 @@ class HandlerPool:
 
     async def _answer(self, worker: Worker, jobs: list[_Job]) -> None:
         header, blobs = request_frame([job.request for job in jobs], self.settings)
+        if function := jobs[0].function:
+            said = await worker.ask({**header, "function": function}, blobs, self.settings.predict_timeout_s)
+            if not jobs[0].reply.done():
+                jobs[0].reply.set_result(Reply(int(said.header["code"]), {}, told(said).encode()))
+            return
         reply = await worker.ask(header, blobs, self.settings.predict_timeout_s)
         if reply.header.get("stream"):
             await self._stream(worker, jobs, reply)
@@ -352,6 +371,14 @@ def replies(reply: Frame, count: int) -> list[Reply | LmiError]:
             return [Untranslatable(f"Unexpected batch output key: {key}")] * count
         found[int(match[1])].append((match[2], blob))
     return [Reply(code, properties, _data(item)) for item in found]
+
+
+def told(reply: Frame) -> str:
+    """What a function's Output says: its message, or what went wrong."""
+    try:
+        return str(json.loads(b"".join(reply.blobs))["error"])
+    except (ValueError, KeyError, TypeError):
+        return str(reply.header["message"])
 
 
 def _data(contents: list[tuple[str, bytes]]) -> bytes:

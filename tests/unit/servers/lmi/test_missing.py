@@ -10,18 +10,20 @@ from penstock.servers.lmi.missing import advice
 @pytest.mark.parametrize(
     ("said", "advised"),
     [
-        ("ModuleNotFoundError: No module named 'torch'", "AWS's image brings it: name it in a requirements.txt"),
+        ("ModuleNotFoundError: No module named 'torch'", "AWS's image brings it; name it in a requirements.txt"),
         ("ModuleNotFoundError: No module named 'transformers.models'", "docs/engines.md#transformers"),
         ("ModuleNotFoundError: No module named 'deepspeed'", "it needs an NVIDIA GPU: on a machine with one, name it"),
         ("failed with 424: No module named 'torch_neuronx'", "it drives AWS's own chips, which are not here"),
         (
             "ModuleNotFoundError: No module named 'tensorrt_llm'",
-            "it comes with AWS's image alone: where option.model_id",
+            "it comes with AWS's image alone: if option.model_id",
         ),
         ("ModuleNotFoundError: No module named 'vllm'", "docs/engines.md#vllm"),
-        ("ModuleNotFoundError: No module named 'einops'", "einops: name it in a requirements.txt beside model.py"),
+        ("ModuleNotFoundError: No module named 'FlagEmbedding'", "FlagEmbedding: name it in a requirements.txt beside"),
+        ("failed with 424: Using a `device_map` requires `accelerate`.", "accelerate: AWS's image brings it"),
+        ("OSError: Can't load '/opt/ml/model/weights'", "inputs.get_property('model_dir') is where the model lies"),
         ("AssertionError: Torch not compiled with CUDA enabled", "no GPU here that torch can use"),
-        ("RuntimeError: Found no NVIDIA driver on your system.", "the server generates the text by itself"),
+        ("RuntimeError: Found no NVIDIA driver on your system.", "the server generates the text itself"),
     ],
 )
 def test_it_says_what_to_do(said: str, advised: str) -> None:

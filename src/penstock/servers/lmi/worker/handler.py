@@ -69,6 +69,15 @@ def function_of(module: ModuleType, entry_point: str, handler: str) -> Callable[
     return function  # type: ignore[no-any-return]
 
 
+def named(module: ModuleType, name: str) -> Callable[[Any], Any]:
+    """Another of the script's functions; without it, one that says so."""
+
+    def missing(inputs: Any) -> Any:
+        raise ValueError(f"{module.__name__}.py has no function {name}")
+
+    return getattr(module, name, missing)
+
+
 def request_input(frame: Frame, handler: str) -> Any:
     """The Input that a frame holds."""
     from penstock.servers.lmi.worker.api import Input

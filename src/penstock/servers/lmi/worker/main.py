@@ -47,7 +47,7 @@ def main() -> None:
         traceback.print_exc()
         channel.send(frames.encode({"kind": "failed", "reason": f"{type(error).__name__}: {error}"}))
         sys.exit(1)
-    channel.send(frames.encode({"kind": "ready"}))
+    channel.send(frames.encode({"kind": "ready", "adapts": callable(getattr(module, "register_adapter", None))}))
     while (request := channel.receive()) is not None:
         serve(channel, request)
 
@@ -61,7 +61,9 @@ def _handles(module: ModuleType, options: argparse.Namespace) -> Serve:
     def serve(channel: Channel, request: frames.Frame) -> None:
         if request.kind != "request":
             return  # a stop that came after the end
-        outputs = handler.call(function, handler.request_input(request, options.handler))
+        name = str(request.header.get("function") or options.handler)
+        called = function if name == options.handler else handler.named(module, name)
+        outputs = handler.call(called, handler.request_input(request, name))
         channel.send_all(handler.frames(outputs))
         try:
             outputs.execute_finalize()
