@@ -313,6 +313,30 @@ def engine_environment(home: Path, engine: str, **modules: str) -> None:
         (packages / f"{name}.py").write_text(source)
 
 
+TRANSFORMERS = """
+__version__ = "4.30.0"
+
+
+class AutoConfig:
+    from_pretrained = staticmethod(lambda path, **more: AutoConfig())
+
+
+def pipeline(task, model, **more):
+    return lambda inputs, **parameters: [{"label": f"{task} of {text}", **parameters} for text in inputs]
+"""
+
+
+def test_a_task_that_is_no_text_generation_is_a_pipeline(tmp_path: Path) -> None:
+    engine_environment(tmp_path, "transformers", transformers=TRANSFORMERS, torch="")
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "serving.properties").write_text(f"option.model_id={directory}\noption.task=text-classification\n")
+    with running(tmp_path, directory) as server:
+        answer = server.ask({"inputs": ["one", "two"], "parameters": {"top_k": 1}})
+        assert answer.json() == [{"label": f"text-classification of {word}", "top_k": 1} for word in ("one", "two")]
+        assert "is served by the handler djl_python.huggingface" in server.log
+
+
 TELLING = """
 import {module}
 from djl_python import Output

@@ -30,6 +30,8 @@ class EngineOptions:
     """Requests in the engine, running and waiting. One more is refused."""
     kv_cache_gb: int = 0
     """Memory for the key-value cache. 0 lets it grow with need."""
+    gpu_memory: float = 0.0
+    """The share of each GPU's memory, weights and cache together. Of the vllm engine only; 0 is its own (nine tenths)."""
     prefix_cache: bool = True
     """Keep the cache of finished prompts, for prompts that begin alike."""
     threads: int = 0
@@ -81,6 +83,11 @@ def _value(name: str, kind: str, text: str) -> object:
             if not text.isdecimal():
                 raise ValueError(f"--{name} must be a number, not {text!r}")
             return int(text)
+        case "float":
+            try:
+                return float(text)
+            except ValueError:
+                raise ValueError(f"--{name} must be a number, not {text!r}") from None
         case "bool":
             return text.lower() in {"1", "true"}
         case "Path":

@@ -122,6 +122,7 @@ def arguments(options: EngineOptions, machine: Machine) -> dict[str, Any]:
         "use_tqdm_on_load": False,
         "quantization": options.quantize or None,
         "max_model_len": options.max_length or None,
+        "gpu_memory_utilization": options.gpu_memory or None,
     }
     if machine.device == "cpu":
         # Compiling takes minutes, and what it gains is little on a processor.

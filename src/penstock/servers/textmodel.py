@@ -41,6 +41,8 @@ class Wanted:
     """A bound of the former without a GPU, where a long step holds up the streams that run. 0 is none."""
     max_queue: int = 1024
     prefix_cache: bool = True
+    gpu_memory: float = 0.0
+    """The share of each GPU's memory; of vLLM on a GPU only. 0 is its own."""
     speculate: int = 0
     draft_model: str = ""
     """Whatever names a model; of the openvino engine only."""
@@ -112,6 +114,13 @@ def plan(wanted: Wanted, environ: Mapping[str, str]) -> Plan:
     if wanted.adapters:
         options = replace(options, adapters=json.dumps(adapters.locate(wanted.adapters, environ)))
     lines = terms.lines
+    if wanted.gpu_memory and chosen.engine == "vllm" and machine.gpus:
+        options = replace(options, gpu_memory=wanted.gpu_memory)
+    elif wanted.gpu_memory:
+        lines = (
+            *lines,
+            f"gpu_memory_utilization {wanted.gpu_memory:g}: it is for vLLM on GPUs, and changes nothing here",
+        )
     if chosen.engine == "openvino":
         draft = wanted.draft_model and str(models.resolve(wanted.draft_model, "", environ, terms.quantize))
         options = replace(options, speculate=wanted.speculate, draft_model=draft)

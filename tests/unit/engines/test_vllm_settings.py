@@ -40,6 +40,7 @@ def test_options_reach_vllm(model: Path) -> None:
         kv_cache_gb=6,
         quantize="awq",
         max_length=100,
+        gpu_memory=0.35,
         prefix_cache=False,
     )
     given = arguments(options, GPU)
@@ -50,6 +51,7 @@ def test_options_reach_vllm(model: Path) -> None:
     assert given["kv_cache_memory_bytes"] == 3 * GIB, "each rank has its share"
     assert given["quantization"] == "awq"
     assert given["max_model_len"] == 100
+    assert given["gpu_memory_utilization"] == 0.35
     assert given["enable_prefix_caching"] is False
     assert given["trust_remote_code"] is False
     assert given["dtype"] == "auto"

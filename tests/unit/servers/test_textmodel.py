@@ -79,6 +79,12 @@ def test_steps_are_short_on_a_processor(on_cpu: int, batched: int, llama: Path, 
     assert textmodel.plan(wanted, environ).options.max_batched_tokens == batched
 
 
+def see_a_gpu(directory: Path, environ: dict[str, str]) -> None:
+    environ["PATH"], environ["CUDA_VISIBLE_DEVICES"] = str(directory), "0"
+    (directory / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: H100'\n")
+    (directory / "nvidia-smi").chmod(0o755)
+
+
 @pytest.mark.parametrize(
     ("engine", "gpus", "given", "batched"),
     [
@@ -94,11 +100,21 @@ def test_tokens_in_a_step_where_nobody_says_a_number(
     engine: str, gpus: int, given: int, batched: int, llama: Path, tmp_path: Path, environ: dict[str, str]
 ) -> None:
     if gpus:
-        environ["PATH"], environ["CUDA_VISIBLE_DEVICES"] = str(tmp_path), "0"
-        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: H100'\n")
-        (tmp_path / "nvidia-smi").chmod(0o755)
+        see_a_gpu(tmp_path, environ)
     wanted = Wanted(model_id=str(llama), asked=forced(engine), max_batched_tokens=given, most_batched_tokens_on_cpu=512)
     assert textmodel.plan(wanted, environ).options.max_batched_tokens == batched
+
+
+@pytest.mark.parametrize(("engine", "gpus", "share"), [("vllm", 1, 0.5), ("vllm", 0, 0.0), ("transformers", 1, 0.0)])
+def test_a_share_of_a_gpus_memory_is_vllms(
+    engine: str, gpus: int, share: float, llama: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    if gpus:
+        see_a_gpu(tmp_path, environ)
+    found = textmodel.plan(Wanted(model_id=str(llama), asked=forced(engine), gpu_memory=0.5), environ)
+    assert found.options.gpu_memory == share
+    told = "gpu_memory_utilization 0.5: it is for vLLM on GPUs, and changes nothing here"
+    assert (told in found.lines) is (share == 0)
 
 
 def adapter(directory: Path) -> Path:

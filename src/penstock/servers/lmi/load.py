@@ -105,6 +105,7 @@ async def _load_text(settings: ModelSettings, environ: Mapping[str, str], lines:
         max_queue=settings.max_rolling_batch_size + settings.job_queue_size,
         adapters=startup,
         lora=settings.enable_lora and settings.version >= ADAPTER_API,
+        gpu_memory=settings.gpu_memory,
         max_loras=settings.max_loras,
         max_lora_rank=settings.max_lora_rank,
     )

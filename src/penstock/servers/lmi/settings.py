@@ -114,6 +114,8 @@ class ModelSettings:
     max_model_len: int = 0
     """Tokens of prompt and answer together. 0 follows the model."""
     trust_remote_code: bool = False
+    gpu_memory: float = 0.0
+    """The share of each GPU's memory for vLLM; 0 is its own."""
     enable_lora: bool = False
     adapters: str = "adapters"
     """The folder of the model's directory that holds LoRA adapters."""
@@ -240,6 +242,7 @@ def build(
         tensor_parallel_degree=_tensor_parallel_degree(options, number),
         max_model_len=number.option("max_model_len", 0),
         trust_remote_code=_is_true(options, "trust_remote_code"),
+        gpu_memory=_share("gpu_memory_utilization", options),
         enable_lora=_is_true(options, "enable_lora"),
         adapters=options.get("adapters") or "adapters",
         max_loras=number.option("max_loras", 4),
@@ -307,6 +310,18 @@ def _number(name: str, text: str, least: int = 1) -> int:
     if not text.isdecimal() or int(text) < least:
         raise SettingsError(f"{name} must be a whole number above {least - 1}, not {text!r}")
     return int(text)
+
+
+def _share(name: str, options: Mapping[str, str]) -> float:
+    """A number above 0 and at most 1; 0 where it is not given."""
+    text = options.get(name, "")
+    try:
+        share = float(text or "0")
+    except ValueError:
+        share = -1.0
+    if text and not 0.0 < share <= 1.0:
+        raise SettingsError(f"option.{name} must be a number above 0 and at most 1, not {text!r}")
+    return share
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -404,7 +419,7 @@ def _entry_point(options: Mapping[str, str], directory: Path, version: tuple[int
     if entry.startswith("djl_python.lmi_"):  # From 0.33 on these look for a handler in the model first.
         return script if version >= (0, 33) else ""
     if entry in _OWN_ENTRY_POINTS:
-        return ""
+        return _pipeline(options)
     if entry.startswith("djl_python."):
         raise SettingsError(
             f"option.entryPoint={entry} is not supported: write a model.py, or use djl_python.huggingface"
@@ -415,7 +430,13 @@ def _entry_point(options: Mapping[str, str], directory: Path, version: tuple[int
         )
     if not entry and (directory / "MAR-INF").is_dir():
         raise SettingsError("a TorchServe archive (MAR-INF) is not supported: write a model.py with a handle function")
-    return entry or script
+    return entry or script or _pipeline(options)
+
+
+def _pipeline(options: Mapping[str, str]) -> str:
+    """Our own handler, whose pipelines answer what is no generation of text; empty where the server itself answers, or nothing can."""
+    task = options.get("task", "").lower()
+    return "" if task in (*words.TASKS, *words.NO_PIPELINES) else "djl_python.huggingface"
 
 
 def _formatters(options: Mapping[str, str], directory: Path) -> str:
@@ -433,7 +454,7 @@ def _complete(settings: ModelSettings) -> ModelSettings:
         )
     if not settings.entry_point and (task := settings.options.get("task", "")).lower() not in words.TASKS:
         raise SettingsError(
-            f"option.task={task} is not supported by the server's own text generation: write a model.py with a handle function"
+            f"option.task={task} is not supported by the server's own generation and pipelines: write a model.py with a handle function"
         )
     changes: dict[str, int | str] = {}
     if settings.max_workers < settings.min_workers:

@@ -14,7 +14,7 @@ READ = frozenset({
     "reasoning_parser", "enable_stateful_sessions", "sessions_expiration", "sessions_path", "sessions_s3url", "dtype", "data_type",
     "quantize", "load_in_8bit", "load_in_4bit", "tensor_parallel_degree", "max_model_len", "trust_remote_code",
     "speculative_draft_model", "speculative_length", "num_speculative_tokens", "enable_lora", "adapters", "max_loras",
-    "max_lora_rank", "model_loading_timeout", "predict_timeout",
+    "max_lora_rank", "gpu_memory_utilization", "model_loading_timeout", "predict_timeout",
 })  # fmt: skip
 
 

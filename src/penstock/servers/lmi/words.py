@@ -18,6 +18,8 @@ QUANTIZERS = (
 DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
 DTYPE_NAMES = {"float32": "fp32", "f32": "fp32", "float16": "fp16", "f16": "fp16", "bfloat16": "bf16"}
 """What vLLM and the compilers of AWS's own chips call them."""
+NO_PIPELINES = ("text-embedding", "custom")
+"""Tasks that the transformers library has no pipeline for."""
 KEYS = frozenset({
     "engine", "job_queue_size", "batch_size", "max_batch_delay", "max_idle_time", "retry_threshold", "load_on_devices",
     "log_model_metric", "metrics_aggregation", *(

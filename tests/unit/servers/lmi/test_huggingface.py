@@ -123,3 +123,5 @@ def test_another_task_is_the_librarys_pipeline(model: Path, tmp_path: Path) -> N
     service = started(HuggingFaceService, tmp_path)
     (found,) = body(service.inference(given({"inputs": " one two"})))
     assert found["label"].startswith("LABEL_")
+    service = started(HuggingFaceService, tmp_path, task="text-classification", rolling_batch="auto")
+    assert len(body(service.inference(given({"inputs": [" one", " two"]})))) == 2

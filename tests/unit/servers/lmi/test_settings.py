@@ -201,7 +201,7 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
         ("option.model_id=a/b\noption.rolling_batch=auto\nbatch_size=4", "exclude each other"),
         ("option.entryPoint=https://example.com/model.py", "must be a file of the model"),
         ("option.entryPoint=djl_python.stable-diffusion", "is not supported: write a model.py"),
-        ("option.model_id=a/b\noption.task=text-classification", "option.task=text-classification is not supported"),
+        ("option.model_id=a/b\noption.task=text-embedding", "option.task=text-embedding is not supported"),
         ("option.model_id=\\u12", "serving.properties can't be read"),
     ],
 )
@@ -225,9 +225,31 @@ def test_some_numbers_may_be_none_at_all(key: str, field: str, tmp_path: Path) -
         read(tmp_path, f"option.model_id=a/b\n{key}=-1")
 
 
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("", 0.0), ("option.gpu_memory_utilization=0.35", 0.35), ("option.gpu_memory_utilization=1", 1.0)],
+)
+def test_the_share_of_a_gpus_memory(text: str, share: float, tmp_path: Path) -> None:
+    assert read(tmp_path, f"option.model_id=a/b\n{text}").gpu_memory == share
+
+
+@pytest.mark.parametrize("value", ["0", "1.1", "-0.5", "most", "nan"])
+def test_no_share_of_a_gpus_memory(value: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="gpu_memory_utilization must be a number above 0 and at most 1"):
+        read(tmp_path, f"option.model_id=a/b\noption.gpu_memory_utilization={value}")
+
+
 @pytest.mark.parametrize("task", ["image-text-to-text", "Image-Text-to-Text", "generate", "auto"])
 def test_vllms_tasks_are_text_generation(task: str, tmp_path: Path) -> None:
     assert not read(tmp_path, "option.model_id=a/b", {"HF_TASK": task}, "0.36.0").entry_point
+
+
+@pytest.mark.parametrize("entry", ["", "option.entryPoint=djl_python.huggingface"])
+def test_what_is_no_text_generation_is_a_pipeline_of_the_library(entry: str, tmp_path: Path) -> None:
+    lines = f"option.model_id=a/b\noption.task=question-answering\n{entry}"
+    assert read(tmp_path, lines).entry_point == "djl_python.huggingface"
+    (tmp_path / "model.py").write_text("def handle(inputs): ...")
+    assert read(tmp_path, "option.task=question-answering").entry_point == "model.py"
 
 
 def test_keys_that_mean_nothing_are_told(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ class HuggingFaceService:
         arguments = self._loading_arguments(properties)
         self.model_config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=self.trust_remote_code)
         task = properties.get("task") or self.infer_task_from_model_architecture()
+        if properties.get("task", _GENERATING[0]) not in (*_GENERATING, ""):  # whose answers have no steps
+            self.enable_streaming = self.rolling_batch_type = None
         if task in _GENERATING or self.enable_streaming or self.rolling_batch_type:
             self._init_model_and_tokenizer(path, **arguments)
         if not self.enable_streaming and not self.rolling_batch_type:
