@@ -293,7 +293,7 @@ class _Numbers:
         self._pairs, self._options, self._environ = pairs, options, environ
 
     def server(self, key: str, default: int, *, also: str = "", least: int = 1) -> int:
-        variable = f"SERVING_{key.upper()}"
+        variable = f"SERVING_{key.replace('Workers', '_workers').upper()}"
         tgi = "MAX_CONCURRENT_REQUESTS" if key == "job_queue_size" else ""
         for name, places in ((key, self._pairs), (also, self._pairs), (variable, self._environ), (tgi, self._environ)):
             if name and name in places:

@@ -252,6 +252,14 @@ def test_what_is_no_text_generation_is_a_pipeline_of_the_library(entry: str, tmp
     assert read(tmp_path, "option.task=question-answering").entry_point == "model.py"
 
 
+def test_workers_by_variables(tmp_path: Path) -> None:
+    environ = {"SERVING_MIN_WORKERS": "2", "SERVING_MAX_WORKERS": "3"}
+    found = read(tmp_path, "option.model_id=a/b", environ)
+    assert (found.min_workers, found.max_workers) == (2, 3)
+    found = read(tmp_path, "option.model_id=a/b\nminWorkers=1", environ)
+    assert (found.min_workers, found.max_workers) == (1, 3)
+
+
 def test_keys_that_mean_nothing_are_told(tmp_path: Path) -> None:
     lines = (
         "option.model_id=a/b\ngpu.maxWorkers=1\nload_on_devices=0\nengine=MPI\ntrust_remote_code=true\nfail_fast=true"
