@@ -17,7 +17,7 @@ from tests.engines.conftest import interpreter
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-FILES = ("test_huggingface.py", "test_streaming_utils.py")
+FILES = ("test_huggingface.py", "test_streaming_utils.py", "test_text_embedding.py")
 PROGRAM = """
 import sys
 sys.path.append(sys.argv.pop(1))

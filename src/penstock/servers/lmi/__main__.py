@@ -19,7 +19,8 @@ from penstock.servers.lmi.management import Management
 from penstock.servers.lmi.metrics import Metrics
 from penstock.servers.lmi.registry import Handler, Models
 from penstock.servers.lmi.reported import Reported
-from penstock.servers.lmi.settings import ModelSettings, SettingsError
+from penstock.servers.lmi.settings import ModelSettings
+from penstock.servers.lmi.words import SettingsError
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from penstock.servers.lmi.discovery import model_name, nested
 from penstock.servers.lmi.errors import BadRequest, LmiError, MethodNotAllowed, ModelNotFound, Unavailable
 from penstock.servers.lmi.registry import Entry, LoadError, Models
 from penstock.servers.lmi.replies import Reply, json_reply
-from penstock.servers.lmi.settings import ModelSettings, SettingsError
+from penstock.servers.lmi.settings import ModelSettings
+from penstock.servers.lmi.words import SettingsError
 
 _KEYS = {"batch_size": "batch_size", "max_batch_delay": "max_batch_delay", "job_queue_size": "job_queue_size"}
 _KEYS |= {"min_worker": "minWorkers", "max_worker": "maxWorkers", "engine": "engine"}

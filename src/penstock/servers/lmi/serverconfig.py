@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from penstock.servers.lmi.replies import MAX_BODY
-from penstock.servers.lmi.settings import SettingsError, max_request_size
+from penstock.servers.lmi.settings import max_request_size
+from penstock.servers.lmi.words import SettingsError
 
 CACHE_CAPACITY = 1000
 """Answers to asynchronous requests that are kept where `SERVING_MEMORY_CACHE_CAPACITY` does not say; the original keeps all."""

@@ -14,7 +14,8 @@ from penstock.engines import choice
 from penstock.engines.choice import Asked
 from penstock.servers.chat import thinking
 from penstock.servers.chat.calls import PARSERS
-from penstock.servers.lmi import properties, scripts, words
+from penstock.servers.lmi import entrypoints, properties, words
+from penstock.servers.lmi.words import SettingsError
 
 ADAPTERS = (0, 27)
 """The version from which on there are LoRA adapters."""
@@ -49,10 +50,6 @@ _FROM_SAGEMAKER = {
 REASONING = (0, 33)
 MOST_DIGITS = 18
 """Of a number; more do not fit into 64 bits, as the engines count."""
-
-
-class SettingsError(Exception):
-    """A key whose value can't be served; the message is one line that names the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,13 +196,17 @@ def build(
             **{key: environ[name] for name, keys in _FROM_SAGEMAKER.items() if environ.get(name) for key in keys},
         }
     options = merge_options(pairs, environ)
+    options |= {key: pairs[key] for key in words.EMBEDDING_KEYS if key in pairs and key not in options}
+    engine = _engine(pairs.get("engine") or options.get("engine", ""))
+    if "true" in (pairs.get("reranking", "").lower(), environ.get("ARGS_RERANKING", "").lower()):
+        raise SettingsError("reranking is not supported: write a model.py with a handle function")
     number = _Numbers(pairs, options, environ)
     rolling_batch = _rolling_batch(options)
     settings = ModelSettings(
         name=name,
         directory=directory,
         version=version,
-        engine=_engine(pairs.get("engine", "")),
+        engine=engine,
         options=options,
         job_queue_size=number.server("job_queue_size", 1000),
         batch_size=number.server("batch_size", 1),
@@ -221,9 +222,9 @@ def build(
         chunk_timeout_s=_chunk_timeout(environ, version),
         model_id=_model_id(options),
         revision=options.get("revision", ""),
-        entry_point=_entry_point(options, directory, version),
+        entry_point=entrypoints.entry_point(options, directory, version, engine),
         handler=options.get("handler", "handle"),
-        formatters=_formatters(options, directory),
+        formatters=entrypoints.formatters(options, directory),
         rolling_batch=rolling_batch,
         max_rolling_batch_size=number.option("max_rolling_batch_size", 32 if version < (0, 33) else 256),
         max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 0),
@@ -334,7 +335,7 @@ def _engine(text: str) -> str:
     by_name = {engine.lower(): engine for engine in words.ENGINES}
     if text and text.lower() not in by_name:
         raise SettingsError(
-            f"engine={text} is not supported: use one of {', '.join(words.ENGINES)}; embeddings, rankings and classes need a model.py"
+            f"engine={text} is not supported: use one of {', '.join(words.ENGINES)}; rankings and classes need a model.py"
         )
     return by_name.get(text.lower(), "Python")
 
@@ -400,50 +401,6 @@ def _chunk_timeout(environ: Mapping[str, str], version: tuple[int, int]) -> int:
     if text := environ.get("SERVING_CHUNKED_READ_TIMEOUT"):
         return _number("SERVING_CHUNKED_READ_TIMEOUT", text) * (60 if version < (0, 25) else 1)
     return 120 if version < (0, 25) else 60
-
-
-_OWN_ENTRY_POINTS = (
-    "djl_python.huggingface",
-    "djl_python.deepspeed",
-    "djl_python.fastertransformer",
-    "djl_python.transformers-neuronx",
-    "djl_python.transformers_neuronx",
-    "djl_python.tensorrt_llm",
-)
-
-
-def _entry_point(options: Mapping[str, str], directory: Path, version: tuple[int, int]) -> str:
-    """The user's handler: `option.entryPoint`, else `model.py`; empty for the handlers that the server has itself."""
-    entry = options.get("entryPoint", options.get("entrypoint", ""))
-    script = "model.py" if (directory / "model.py").is_file() and not _formatters(options, directory) else ""
-    if entry.startswith("djl_python.lmi_"):  # From 0.33 on these look for a handler in the model first.
-        return script if version >= (0, 33) else ""
-    if entry in _OWN_ENTRY_POINTS:
-        return _pipeline(options)
-    if entry.startswith("djl_python."):
-        raise SettingsError(
-            f"option.entryPoint={entry} is not supported: write a model.py, or use djl_python.huggingface"
-        )
-    if entry.startswith(("http://", "https://")):
-        raise SettingsError(
-            "option.entryPoint must be a file of the model or a module, not a URL: put the file into the model's archive"
-        )
-    if not entry and (directory / "MAR-INF").is_dir():
-        raise SettingsError("a TorchServe archive (MAR-INF) is not supported: write a model.py with a handle function")
-    return entry or script or _pipeline(options)
-
-
-def _pipeline(options: Mapping[str, str]) -> str:
-    """Our own handler, whose pipelines answer what is no generation of text; empty where the server itself answers, or nothing can."""
-    task = options.get("task", "").lower()
-    return "" if task in (*words.TASKS, *words.NO_PIPELINES) else "djl_python.huggingface"
-
-
-def _formatters(options: Mapping[str, str], directory: Path) -> str:
-    entry = options.get("entryPoint", options.get("entrypoint", ""))
-    if entry and entry not in _OWN_ENTRY_POINTS and not entry.startswith("djl_python.lmi_"):
-        return ""
-    return "model.py" if scripts.only_formats(directory / "model.py", options.get("handler", "handle")) else ""
 
 
 def _complete(settings: ModelSettings) -> ModelSettings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 READ = frozenset({
-    "model_id", "s3url", "revision", "task", "entrypoint", "handler", "model_dir", "async_mode",
+    "engine", "model_id", "s3url", "revision", "task", "entrypoint", "handler", "model_dir", "async_mode",
     "rolling_batch", "max_rolling_batch_size", "max_rolling_batch_prefill_tokens", "output_formatter", "enable_streaming",
     "tgi_compat", "bedrock_compat", "enable_auto_tool_choice", "tool_call_parser", "chat_template", "enable_reasoning",
     "reasoning_parser", "enable_stateful_sessions", "sessions_expiration", "sessions_path", "sessions_s3url", "dtype", "data_type",

@@ -1,9 +1,18 @@
 """The words that a model's settings may have: keys, and the values of those that take one of a list.
 
-Owns the lists, as the originals have them. It must never know what a word does.
+Owns the lists, as the originals have them, and the error that refuses a word. It must never know what a word does.
 """
 
-ENGINES = ("Python", "MPI", "DeepSpeed", "FasterTransformer", "PyTorch", "OpenVINO", "vLLM", "transformers")
+
+class SettingsError(Exception):
+    """A key whose value can't be served; the message is one line that names the key."""
+
+
+EMBEDDING_ENGINES = ("Rust", "OnnxRuntime")
+"""Those by which AWS's images turn texts into vectors."""
+ENGINES = (
+    "Python", "MPI", "DeepSpeed", "FasterTransformer", "PyTorch", "OpenVINO", "vLLM", "transformers", *EMBEDDING_ENGINES,
+)  # fmt: skip
 ROLLING_BATCHES = (
     "auto", "scheduler", "lmi-dist", "vllm", "trtllm", "neuron", "transformers-neuronx", "tnx", "deepspeed", "openvino",
     "transformers", "disable",
@@ -18,9 +27,11 @@ QUANTIZERS = (
 DTYPES = ("auto", "fp32", "fp16", "bf16", "int8")
 DTYPE_NAMES = {"float32": "fp32", "f32": "fp32", "float16": "fp16", "f16": "fp16", "bfloat16": "bf16"}
 """What vLLM and the compilers of AWS's own chips call them."""
-NO_PIPELINES = ("text-embedding", "custom")
+NO_PIPELINES = ("custom",)
 """Tasks that the transformers library has no pipeline for."""
+EMBEDDING_KEYS = ("pooling", "normalize")
 KEYS = frozenset({
+    *EMBEDDING_KEYS, "translatorFactory",
     "engine", "job_queue_size", "batch_size", "max_batch_delay", "max_idle_time", "retry_threshold", "load_on_devices",
     "log_model_metric", "metrics_aggregation", *(
         f"{device}{key}" for device in ("", "cpu.", "gpu.")

@@ -8,8 +8,9 @@ import pytest
 
 from penstock.engines.choice import Asked
 from penstock.servers.lmi import settings
-from penstock.servers.lmi.settings import ModelSettings, SettingsError, max_request_size
+from penstock.servers.lmi.settings import ModelSettings, max_request_size
 from penstock.servers.lmi.unheeded import unheeded
+from penstock.servers.lmi.words import SettingsError
 
 BLOG = """
 engine=MPI
@@ -177,9 +178,10 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
     [
         ("engine=MPI", "no model is named: set option.model_id"),
         (
-            "engine=OnnxRuntime\noption.model_id=a/b",
-            "engine=OnnxRuntime is not supported: use one of Python, MPI.*need a model.py",
+            "engine=XGBoost\noption.model_id=a/b",
+            "engine=XGBoost is not supported: use one of Python, MPI.*need a model.py",
         ),
+        ("engine=Rust\noption.model_id=a/b\nreranking=true", "reranking is not supported: write a model.py"),
         (
             "option.model_id=a/b\noption.output_formatter=xml",
             "output_formatter=xml is not supported: use one of json, jsonlines, none",
@@ -201,7 +203,7 @@ def test_the_chunk_timeout_is_minutes_before_025(tmp_path: Path) -> None:
         ("option.model_id=a/b\noption.rolling_batch=auto\nbatch_size=4", "exclude each other"),
         ("option.entryPoint=https://example.com/model.py", "must be a file of the model"),
         ("option.entryPoint=djl_python.stable-diffusion", "is not supported: write a model.py"),
-        ("option.model_id=a/b\noption.task=text-embedding", "option.task=text-embedding is not supported"),
+        ("option.model_id=a/b\noption.task=custom", "option.task=custom is not supported"),
         ("option.model_id=\\u12", "serving.properties can't be read"),
     ],
 )
@@ -250,6 +252,27 @@ def test_what_is_no_text_generation_is_a_pipeline_of_the_library(entry: str, tmp
     assert read(tmp_path, lines).entry_point == "djl_python.huggingface"
     (tmp_path / "model.py").write_text("def handle(inputs): ...")
     assert read(tmp_path, "option.task=question-answering").entry_point == "model.py"
+
+
+@pytest.mark.parametrize(
+    ("lines", "environ", "version"),
+    [
+        ("engine=Rust", {}, "0.30.0"),
+        ("engine=OnnxRuntime\ntranslatorFactory=x.TextEmbeddingTranslatorFactory\npooling=cls", {}, "0.32.0"),
+        ("option.task=text-embedding", {}, "0.28.0"),
+        ("", {"OPTION_ENGINE": "Rust", "SERVING_BATCH_SIZE": "32"}, "0.28.0"),
+        ("", {"HF_TASK": "text-embedding"}, "0.31.0"),
+        (
+            "option.task=text-embedding\noption.entryPoint=djl_python.lmi_vllm.vllm_async_service\noption.rolling_batch=disable",
+            {},
+            "0.36.0",
+        ),
+    ],
+)
+def test_vectors_are_our_own_handlers(lines: str, environ: dict[str, str], version: str, tmp_path: Path) -> None:
+    found = read(tmp_path, f"option.model_id=a/b\n{lines}", environ, version)
+    assert (found.entry_point, found.strange_keys) == ("djl_python.text_embedding", ())
+    assert ("pooling" in found.options) is ("pooling" in lines)
 
 
 def test_workers_by_variables(tmp_path: Path) -> None:
