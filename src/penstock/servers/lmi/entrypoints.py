@@ -27,7 +27,7 @@ def entry_point(options: Mapping[str, str], directory: Path, version: tuple[int,
     script = "model.py" if (directory / "model.py").is_file() and not formatters(options, directory) else ""
     if entry.startswith("djl_python.lmi_"):  # From 0.33 on these look for a handler in the model first.
         embeds = options.get("task", "").lower() == "text-embedding"
-        return script or (_own_handler(options, "") if embeds else "") if version >= (0, 33) else ""
+        return (script if version >= (0, 33) else "") or (_own_handler(options, "") if embeds else "")
     if entry in _OWN_ENTRY_POINTS:
         return _own_handler(options, engine)
     if entry.startswith("djl_python."):

@@ -197,7 +197,7 @@ def build(
         }
     options = merge_options(pairs, environ)
     options |= {key: pairs[key] for key in words.EMBEDDING_KEYS if key in pairs and key not in options}
-    engine = _engine(pairs.get("engine") or options.get("engine", ""))
+    engine = _engine(pairs.get("engine", "")) if "engine" in pairs else _engine_of_option(options.get("engine", ""))
     if "true" in (pairs.get("reranking", "").lower(), environ.get("ARGS_RERANKING", "").lower()):
         raise SettingsError("reranking is not supported: write a model.py with a handle function")
     number = _Numbers(pairs, options, environ)
@@ -338,6 +338,11 @@ def _engine(text: str) -> str:
             f"engine={text} is not supported: use one of {', '.join(words.ENGINES)}; rankings and classes need a model.py"
         )
     return by_name.get(text.lower(), "Python")
+
+
+def _engine_of_option(text: str) -> str:
+    """OPTION_ENGINE: an engine where it names one. Other words there are the handlers' own."""
+    return _engine(text if text.lower() in {engine.lower() for engine in words.ENGINES} else "")
 
 
 def _rolling_batch(options: Mapping[str, str]) -> str:

@@ -275,6 +275,12 @@ def test_vectors_are_our_own_handlers(lines: str, environ: dict[str, str], versi
     assert ("pooling" in found.options) is ("pooling" in lines)
 
 
+def test_an_option_may_name_the_engine_but_need_not(tmp_path: Path) -> None:
+    assert read(tmp_path, "option.model_id=a/b", {"OPTION_ENGINE": "mpi"}).engine == "MPI"
+    assert read(tmp_path, "option.model_id=a/b\noption.engine=huggingface").engine == "Python"
+    assert read(tmp_path, "option.model_id=a/b\nengine=Python\noption.engine=MPI").engine == "Python"
+
+
 def test_workers_by_variables(tmp_path: Path) -> None:
     environ = {"SERVING_MIN_WORKERS": "2", "SERVING_MAX_WORKERS": "3"}
     found = read(tmp_path, "option.model_id=a/b", environ)
