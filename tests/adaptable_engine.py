@@ -28,6 +28,8 @@ def write_adapter(directory: Path, token: int, rank: int = 4) -> Path:
 
 
 class Sayer:
+    forward_s = 0.0
+
     def __init__(self, options: EngineOptions) -> None:
         self._tokens: dict[str, int] = {}
         self._pinned: set[str] = set()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from penstock import aliases
 from tests.tgi_server import Answer, Server, running
@@ -205,6 +206,31 @@ def test_metrics(server: Server) -> None:
     )
     assert values["tgi_request_generated_tokens_count"] >= 1
     assert (values["tgi_queue_size"], values["tgi_batch_current_size"]) == (0, 0)
+
+
+def test_metrics_of_the_parts_of_steps(server: Server, last: Server) -> None:
+    def page(it: Server) -> dict[tuple[str, str], float]:
+        families = text_string_to_metric_families(it.get("/metrics").body.decode())
+        return {
+            (sample.name, sample.labels.get("method", "")): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    before = page(last)
+    assert last.ask(ask(max_new_tokens=5), headers=KEY).status == 200
+    after = page(last)
+    for method, steps in (("prefill", 1), ("decode", 4)):
+        grown = {name: value - before.get((name, of), 0.0) for (name, of), value in after.items() if of == method}
+        for part in ("forward", "decode", "filter"):
+            assert grown[f"tgi_batch_{part}_duration_count"] == steps
+            assert 0 < grown[f"tgi_batch_{part}_duration_sum"] < 60
+        # The whole is measured by another clock, from frame to frame, and the text of a step may be made after it.
+        assert grown["tgi_batch_forward_duration_sum"] < grown["tgi_batch_inference_duration_sum"]
+    assert after["tgi_request_skipped_tokens_count", ""] - before.get(("tgi_request_skipped_tokens_count", ""), 0) == 5
+    assert after["tgi_request_skipped_tokens_sum", ""] == 0
+    assert not any("_concat_duration" in name for name, _ in after)
+    assert not any(name.startswith("tgi_batch_forward") for name, _ in page(server)), "1.0.3 had none"
 
 
 def test_what_can_be_asked_is_described(server: Server, last: Server) -> None:

@@ -287,6 +287,7 @@ class EngineProcess:
             self._hand_out(messages)
 
     def _hand_out(self, messages: list[Message]) -> None:
+        came = self._steps.now() if self._steps else 0.0
         first: list[int] = []
         for message in messages:
             if isinstance(message, _EVENTS):
@@ -300,7 +301,7 @@ class EngineProcess:
             elif isinstance(message, Failed):
                 self._step_failed()
         if self._steps:
-            self._steps.frame(messages, first)
+            self._steps.frame(messages, first, came)
 
     def _step_failed(self) -> None:
         """Count a step of those requests that have no end yet."""

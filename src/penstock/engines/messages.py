@@ -35,6 +35,16 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What the tokens of this frame cost the engine's process, in seconds: the last message of a step's frame."""
+
+    forward: float
+    """The model's own time."""
+    decode: float
+    """From its numbers to these messages."""
+
+
 Message = (
     Submit
     | Cancel
@@ -46,6 +56,7 @@ Message = (
     | AddAdapter
     | RemoveAdapter
     | AdapterChanged
+    | Took
 )
 
 _KINDS: tuple[type[Message], ...] = (
@@ -59,6 +70,7 @@ _KINDS: tuple[type[Message], ...] = (
     AddAdapter,
     RemoveAdapter,
     AdapterChanged,
+    Took,
 )
 _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
 _ENCODER = msgspec.msgpack.Encoder()

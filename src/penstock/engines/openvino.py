@@ -10,6 +10,7 @@ chosen token has one; prompt tokens that come out of the prefix cache have none.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,7 @@ class OpenVino:
             options.max_length or self._config.max_positions, self._config.max_positions - options.speculate
         )
         self._requests: dict[int, _Request] = {}
+        self.forward_s = 0.0
         self.info = EngineInfo(
             name="openvino",
             device="cpu",
@@ -105,7 +107,9 @@ class OpenVino:
         return Finish(request_id, "cancelled")
 
     def step(self) -> Iterator[Token | Finish | PromptLogprobs]:
+        began = time.monotonic()
         self._pipeline.step()
+        self.forward_s = time.monotonic() - began
         for request in list(self._requests.values()):
             yield from self._drain(request)
 

@@ -27,7 +27,7 @@ from penstock.engines.base import (
     Submit,
     Token,
 )
-from penstock.engines.messages import Failed, Frames, Message, encode
+from penstock.engines.messages import Failed, Frames, Message, Took, encode
 
 SIGN_OF_LIFE_S = 1.0
 """How often a busy engine says at least an empty frame."""
@@ -59,6 +59,11 @@ class Stepper(Protocol):
 
     def step(self) -> Iterable[Token | Finish | PromptLogprobs]:
         """One step of all that run. An exception means that nothing in the engine can be trusted any more."""
+        ...
+
+    @property
+    def forward_s(self) -> float:
+        """Seconds that the model itself took in the last step."""
         ...
 
 
@@ -98,6 +103,7 @@ def _serve(sock: socket.socket, stepper: Stepper, clock: Callable[[], float]) ->
     frames = Frames()
     open_requests: set[int] = set()
     spoke = clock()
+    forward = whole = 0.0  # since a step gave something: what parts of a long prompt took is its first token's
     while True:
         out: list[Message] = []
         while select.select([sock], [], [], 0 if stepper.busy or out else None)[0]:
@@ -106,12 +112,18 @@ def _serve(sock: socket.socket, stepper: Stepper, clock: Callable[[], float]) ->
                 return 0
             out += _apply(stepper, frames.feed(data), open_requests)
         if stepper.busy:
+            began = clock()
             try:
-                out += stepper.step()
+                given = list(stepper.step())
             except Exception as error:
                 reason = f"the engine failed in a step: {last_line(error)}"
                 _send(sock, [Failed(reason), *(Finish(request, "error", reason) for request in sorted(open_requests))])
                 raise
+            forward, whole = forward + stepper.forward_s, whole + clock() - began
+            if given:
+                out += given
+                out.append(Took(forward, whole - forward))
+                forward = whole = 0.0
         open_requests.difference_update(message.id for message in out if isinstance(message, Finish))
         now = clock()
         if out or now - spoke > SIGN_OF_LIFE_S:

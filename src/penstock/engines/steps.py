@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from penstock.engines.base import Token
-from penstock.engines.messages import Message
+from penstock.engines.messages import Message, Took
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,12 @@ class Step:
     """Whether some began while others went on in the same step."""
     messages: Sequence[Message]
     """The frame. To walk over it costs time for each token."""
+    forward: float
+    """Of these seconds, the model's own."""
+    decode: float
+    """The engine process's, from the model's numbers to messages."""
+    handing_out: float
+    """The front's, to give each request what is its."""
 
 
 class Observer(Protocol):
@@ -51,21 +57,22 @@ class Steps:
     def __init__(self, observer: Observer, clock: Callable[[], float] = time.monotonic) -> None:
         self.failed = observer.failed
         self._done = observer.done
-        self._clock = clock
+        self.now = clock
         self._since = clock()
 
     def woken(self) -> None:
         """An idle engine was given a request."""
-        self._since = self._clock()
+        self._since = self.now()
 
-    def frame(self, messages: Sequence[Message], first: Collection[int]) -> None:
-        """One frame, and the requests that nothing had come for before it: some may be refusals."""
-        if not any(isinstance(message, Token) for message in messages):
+    def frame(self, messages: Sequence[Message], first: Collection[int], came: float) -> None:
+        """One frame, when it came, and the requests that nothing had come for before it: some may be refusals."""
+        took = messages[-1] if messages else None
+        if not isinstance(took, Took) or not any(isinstance(message, Token) for message in messages):
             return  # a sign of life, or the end of what was refused or cancelled
-        since, self._since = self._since, self._clock()
+        since, self._since = self._since, self.now()
         began, joined = 0, False
         if first:
             answered = {message.id for message in messages if isinstance(message, Token)}
             began = len(answered.intersection(first))
             joined = 0 < began < len(answered)
-        self._done(Step(self._since - since, began, joined, messages))
+        self._done(Step(self._since - since, began, joined, messages, took.forward, took.decode, self._since - came))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -49,6 +50,7 @@ class Transformers:
         self._model = TorchModel(options)
         self._waiting: dict[int, _Request] = {}
         self._running: dict[int, _Request] = {}
+        self.forward_s = 0.0
         longest = self._config.max_positions
         self.info = EngineInfo(
             name="transformers",
@@ -83,8 +85,11 @@ class Transformers:
 
     def step(self) -> Iterator[Token | Finish | PromptLogprobs]:
         running = list(self._running.values())
+        self.forward_s = 0.0
         if running:
+            began = time.monotonic()
             logits = self._model.read_together([request.row for request in running])
+            self.forward_s = time.monotonic() - began
             for request, own in zip(running, logits, strict=True):
                 yield from self._answer(request, own)
         yield from self._read_prompts(self._options.max_batched_tokens - len(running))
@@ -96,8 +101,9 @@ class Transformers:
             if not self._room_for(request):
                 return
             row, asked = request.row, request.submit.sampling.prompt_logprobs
-            before = row.read
+            before, began = row.read, time.monotonic()
             logits = self._model.read(row, max(budget, 1), every=asked and not self._model.encoder)
+            self.forward_s += time.monotonic() - began
             budget -= max(row.read - before, len(request.submit.prompt) if self._model.encoder else 0)
             if asked and not self._model.encoder:
                 request.prompt_logprobs += _known(logits, row.ids[before + 1 : row.read + 1])

@@ -68,6 +68,7 @@ class Vllm:
         self._grammar_end = getattr(tokenizer, "eos_token_id", None)
         self._requests: dict[int, _Request] = {}
         self._silent = 0
+        self.forward_s = 0.0
         features: list[Feature] = ["prompt_logprobs", "top_n_tokens"]
         if self._grammar_end is not None:
             features.append("grammar")
@@ -127,11 +128,13 @@ class Vllm:
             self._adapters.leave(adapter)
 
     def step(self) -> Iterator[Token | Finish | PromptLogprobs]:
+        began = time.monotonic()
         outputs = self._engine.step()
         self._silent = 0 if outputs else self._silent + 1
         if self._silent > _PATIENCE:
             # Nothing can run yet: a grammar is being compiled in another thread.
             time.sleep(_PAUSE_S)
+        self.forward_s = time.monotonic() - began
         for output in outputs:
             request = self._requests.get(int(output.request_id))
             if request is not None:

@@ -17,6 +17,7 @@ Leaving the `async with` early, by `break`, an exception or the cancellation of 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -101,6 +102,8 @@ class Generation:
     def __init__(self, tokenizer: TextTokenizer, engine: Engine) -> None:
         self.tokenizer = tokenizer
         self.engine = engine
+        self.text_s = 0.0
+        """Seconds that it took so far to make text of tokens, of all requests together."""
 
     async def encode(self, text: str, *, truncate: int | None = None, special: bool = True) -> tuple[int, ...]:
         """The prompt's token ids; the last `truncate` of them. A long text never holds up other requests. Raises TokenizerError.
@@ -141,8 +144,9 @@ class Generation:
                         if prefill is not None:
                             yield prefill
                             prefill = None
-                        token = event.token
+                        token, began = event.token, time.monotonic()
                         text, special, stopped = texts.push(token)
+                        self.text_s += time.monotonic() - began
                         reason = self._reason(token, texts.count, stopped, sampling)
                         finish = None
                         if reason is not None:

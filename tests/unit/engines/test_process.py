@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from penstock.engines.base import Cancel, EngineInfo, Finish, PromptLogprobs, Sampling, Submit, Token
-from penstock.engines.messages import Failed, Frames, Message, encode
+from penstock.engines.messages import Failed, Frames, Message, Took, encode
 from penstock.engines.process import LoadError, Stepper, run
 from tests.waiting import until
 
@@ -23,6 +23,9 @@ class Counter:
         self.info = INFO
         self.running: dict[int, list[int]] = {}
         self.steps = 0
+        self.forward_s = 0.0
+        self.silent = 0
+        """So many steps give nothing, as when a long prompt is read."""
 
     @property
     def busy(self) -> bool:
@@ -39,6 +42,10 @@ class Counter:
 
     def step(self) -> Iterable[Token | Finish | PromptLogprobs]:
         self.steps += 1
+        self.forward_s = 0.25
+        if self.silent:
+            self.silent -= 1
+            return
         for request_id, state in list(self.running.items()):
             state[0] += 1
             if state[0] == 666:
@@ -101,6 +108,16 @@ def test_requests_are_stepped_together(served: Served) -> None:
     assert front.until_finished(1) == [Token(1, 1, -0.5), Token(1, 2, -0.5), Token(1, 3, -0.5), Finish(1, "length")]
     assert counter.steps == 5
     assert front.received[0] == INFO
+
+
+def test_a_step_that_gives_something_tells_what_it_took_and_those_before_that_gave_nothing(served: Served) -> None:
+    front, counter, _ = served
+    counter.silent = 3
+    front.send(submit(1, 2))
+    front.until_finished(1)
+    took = [message for message in front.received if isinstance(message, Took)]
+    assert [message.forward for message in took] == [1.0, 0.25]
+    assert front.received[1:4:2] == [Token(1, 1, -0.5), Token(1, 2, -0.5)]
 
 
 def test_a_cancel_is_looked_at_between_steps_and_leaves_the_others(served: Served) -> None:

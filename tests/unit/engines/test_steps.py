@@ -10,7 +10,7 @@ import pytest
 
 from penstock.engines.base import Finish, PromptLogprobs, Sampling, Token
 from penstock.engines.client import EngineProcess
-from penstock.engines.messages import Message
+from penstock.engines.messages import Message, Took
 from penstock.engines.options import EngineOptions
 from penstock.engines.steps import Observable, Step, Steps
 from tests.waiting import until_async
@@ -40,20 +40,26 @@ def test_a_frame_of_tokens_is_a_step_and_nothing_else_is() -> None:
     now = 12.0
     steps.woken()
     now = 12.5
-    steps.frame([], ())
-    steps.frame([Finish(1, "refused", "a grammar that is none")], [1])
+    steps.frame([], (), now)
+    steps.frame([Finish(1, "refused", "a grammar that is none")], [1], now)
+    steps.frame([Finish(1, "error", "no room in the cache"), Took(0.25, 0.0)], [1], now)
     assert not kept.steps
-    first: list[Message] = [PromptLogprobs(2, (-1.0,)), token(2)]
-    steps.frame(first, [2])
+    first: list[Message] = [PromptLogprobs(2, (-1.0,)), token(2), Took(0.25, 0.125)]
+    steps.frame(first, [2], 12.25)
     now = 12.75
-    steps.frame([Finish(9, "cancelled"), token(2), token(3), Finish(3, "length")], [3])
+    steps.frame([Finish(9, "cancelled"), token(2), token(3), Finish(3, "length"), Took(0.125, 0.0625)], [3], 12.75)
     now = 13.0
     # Two requests go on, one of which got two tokens; another was refused in the meantime.
-    steps.frame([Finish(4, "error", "too long"), token(2), token(2)], [4])
+    steps.frame([Finish(4, "error", "too long"), token(2), token(2), Took(0.125, 0.0)], [4], 12.875)
     assert [(step.seconds, step.began, step.joined) for step in kept.steps] == [
         (0.5, 1, False),
         (0.25, 1, True),
         (0.25, 0, False),
+    ]
+    assert [(step.forward, step.decode, step.handing_out) for step in kept.steps] == [
+        (0.25, 0.125, 0.25),
+        (0.125, 0.0625, 0.0),
+        (0.125, 0.0, 0.125),
     ]
     assert kept.steps[0].messages is first
 
@@ -66,6 +72,9 @@ async def test_a_real_engine_tells_each_step_once(tiny_model: Path) -> None:
         engine.observe(kept)
         await _answer(engine, 4)
         assert [(step.began, step.joined) for step in kept.steps] == [(1, False), *[(0, False)] * 3]
+        for step in kept.steps:
+            assert min(step.forward, step.decode, step.handing_out) > 0
+            assert step.handing_out < step.seconds
         # An idle engine's time is nobody's.
         before = asyncio.get_running_loop().time()
         await asyncio.sleep(0.3)
@@ -96,6 +105,7 @@ from penstock.engines.process import inherited_socket, run
 
 class Failing:
     info, busy, steps = EngineInfo("failing", "cpu", "torch.float32", 100, (), 8), False, 0
+    forward_s = 0.0
     def submit(self, request):
         self.id, self.busy = request.id, True
     def cancel(self, request_id):

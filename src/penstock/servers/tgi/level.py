@@ -92,7 +92,12 @@ class Level:
     @property
     def tells_skipped_tokens(self) -> bool:
         """`tgi_request_skipped_tokens`."""
-        return self.version >= (3,)
+        return self.version >= (1, 3)
+
+    @property
+    def tells_parts_of_steps(self) -> bool:
+        """`tgi_batch_forward_duration`, `tgi_batch_decode_duration` and `tgi_batch_filter_duration`."""
+        return self.version >= (1, 3, 3)
 
     @property
     def words_incomplete_streams(self) -> bool:

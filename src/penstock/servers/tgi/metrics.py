@@ -19,9 +19,11 @@ _DURATIONS = tuple(0.00015 * 1.5**power for power in range(35))
 
 
 class Metrics:
-    """One server's counts. `load` gives the engine's requests running and waiting."""
+    """One server's counts. `load` gives the engine's requests running and waiting, `text_s` the seconds spent on making text so far."""
 
-    def __init__(self, settings: Settings, load: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self, settings: Settings, load: Callable[[], tuple[int, int]], text_s: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._registry = CollectorRegistry()
         self._counts: Counter[tuple[str, str]] = Counter()
         total, longest = settings.max_total_tokens, settings.max_input_length
@@ -35,7 +37,7 @@ class Metrics:
         self.max_new_tokens = self._histogram("max_new_tokens", _hundredths(total))
         self._gauge("tgi_queue_size", "Requests that wait", lambda: load()[1])
         self._gauge("tgi_batch_current_size", "Requests that run", lambda: load()[0])
-        self.batches = Batches(settings, self._registry, self._add, _DURATIONS)
+        self.batches = Batches(settings, self._registry, self._add, _DURATIONS, text_s)
         self._reserved = 0
         self._gauge(
             "tgi_batch_current_max_tokens", "Tokens that requests have and may still get", lambda: self._reserved
@@ -66,6 +68,7 @@ class Metrics:
                 if counted == name:
                     lines.append(f"tgi_{name}{{{labels}}} {value}" if labels else f"tgi_{name} {value}")
         counters = "".join(line + "\n" for line in lines).encode()
+        self.batches.settle()
         # The client library would add "_total" to a counter's name, which the original does not have.
         return counters + generate_latest(self._registry)
 

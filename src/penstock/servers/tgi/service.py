@@ -84,7 +84,7 @@ class Service:
     ) -> None:
         self.generation = generation
         self.settings = settings
-        self.metrics = Metrics(settings, lambda: generation.engine.load)
+        self.metrics = Metrics(settings, lambda: generation.engine.load, lambda: generation.text_s)
         self._rng = rng
         self._clock = clock
         self._permits = settings.max_concurrent_requests
