@@ -5,6 +5,7 @@ Owns which path does what, and the rendering of whatever is raised. It must neve
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ from penstock.servers.lmi.inference import Inference
 from penstock.servers.lmi.management import Management
 from penstock.servers.lmi.registry import Entry, LoadError, Models
 from penstock.servers.lmi.replies import Reply, error_reply, json_reply, read_body, send_reply
-from penstock.servers.lmi.requests import Invocation, invocation
+from penstock.servers.lmi.requests import Invocation, invocation, takes_long
 from penstock.servers.lmi.serverconfig import ServerConfig
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,10 @@ class App:
         headers = Headers(scope=scope)
         body = await read_body(receive, headers, self._config.max_body)
         query = scope["query_string"].decode("latin-1")
-        request = invocation(headers.items(), query, body, openai=openai)
+        if takes_long(headers.items(), body):
+            request = await asyncio.to_thread(invocation, headers.items(), query, body, openai=openai)
+        else:
+            request = invocation(headers.items(), query, body, openai=openai)
         if scope["method"] != "OPTIONS" and (token := request.attribute(jobs.STARTING_TOKEN)):
             await send_reply(self._jobs.fetch(request, token), send)
             return

@@ -5,7 +5,6 @@ Owns the way from a request to a prompt's text, checked parameters and the forma
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Collection, Mapping
@@ -55,9 +54,10 @@ def _adapter(request: Invocation) -> str:
     """The adapter that a header names, else the body's `adapters`. Raises BadInput on several."""
     if name := request.attribute(ADAPTER):
         return name
-    if b'"adapters"' not in request.data:  # nearly every request: its body is then read once only
+    media = (request.attribute("content-type") or "").lower()
+    if b'"adapters"' not in request.data or media.startswith("text/"):
         return ""
-    match json.loads(request.data):
+    match request.document():
         case {"adapters": str(name) | [str(name)]}:
             return name
         case {"adapters": value} if value:
@@ -123,10 +123,10 @@ def openai_body(request: Invocation) -> Mapping[str, Any] | None:
     data = request.data
     media = (request.attribute("content-type") or "").lower()
     likely = (b'"messages"' in data or b'"prompt"' in data) and not media.startswith("text/")
-    if not likely and not request.openai:  # nearly every request: its body is then read once only
+    if not likely and not request.openai:
         return None
     try:
-        value = json.loads(data)
+        value = request.document()
     except (ValueError, RecursionError) as error:
         raise BadInput(str(error)) from error
     if not isinstance(value, dict):

@@ -6,7 +6,6 @@ Owns its keys and defaults, and the header that says whether the answer is strea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ STREAMS = "InvokeEndpointWithResponseStream"
 def body_of(request: Invocation) -> Mapping[str, Any]:
     """The body as an object. Raises BadInput."""
     try:
-        value = json.loads(request.data)
+        value = request.document()
     except (ValueError, RecursionError) as error:
         raise BadInput(str(error)) from error
     if not isinstance(value, dict):

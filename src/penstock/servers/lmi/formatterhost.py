@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -131,7 +130,7 @@ class Writer:
         """What the output formatter is told of its request."""
         self._asked = asked
         try:
-            body = json.loads(request.data)
+            body = request.document()
             parameters = {**(body.get("parameters") or {}), "stream": body.get("stream") is True}
         except (ValueError, AttributeError, TypeError, RecursionError):
             parameters = {}

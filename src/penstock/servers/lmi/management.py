@@ -13,12 +13,14 @@ from typing import Any
 
 from penstock.servers.lmi import settings as model_settings
 from penstock.servers.lmi.discovery import model_name, nested
-from penstock.servers.lmi.errors import BadRequest, LmiError, MethodNotAllowed, ModelNotFound, Unavailable
+from penstock.servers.lmi.errors import BadRequest, LmiError, MethodNotAllowed, ModelNotFound, TooLarge, Unavailable
 from penstock.servers.lmi.registry import Entry, LoadError, Models
 from penstock.servers.lmi.replies import Reply, json_reply
 from penstock.servers.lmi.settings import ModelSettings
 from penstock.servers.lmi.words import SettingsError
 
+MOST_ARGUMENTS = 1024 * 1024
+"""Bytes of what registers a model."""
 _KEYS = {"batch_size": "batch_size", "max_batch_delay": "max_batch_delay", "job_queue_size": "job_queue_size"}
 _KEYS |= {"min_worker": "minWorkers", "max_worker": "maxWorkers", "engine": "engine"}
 
@@ -174,6 +176,8 @@ def paginated(names: list[str], query: Mapping[str, str]) -> tuple[dict[str, str
 def _arguments(query: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> dict[str, str]:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return dict(query)
+    if len(body) > MOST_ARGUMENTS:
+        raise TooLarge(f"The body has more than {MOST_ARGUMENTS} bytes.")
     try:
         value = json.loads(body)
     except ValueError as error:

@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from penstock.engines.base import Grammar
@@ -71,6 +72,8 @@ class TextParameters:
     """The same for a chat, whose answer has but the chosen token where the engine does not tell others."""
 
 
+MOST_ROWS = 10_000
+"""Of a CSV body: more inputs than the engine's queue takes."""
 MOST_TOP_TOKENS = 20
 """As the original's engine has it."""
 
@@ -79,19 +82,18 @@ def parse(request: Invocation) -> TextRequest:
     """Inputs by content type: JSON (also where none is given), plain text, CSV with a header `inputs`. Raises BadInput."""
     media = (request.attribute("content-type") or "").partition(";")[0].strip().lower()
     accept = request.attribute("accept") or ""
-    text = _utf8(request.data)
     if media == "text/plain":
-        return TextRequest((text,), {}, accept=accept)
+        return TextRequest((_utf8(request.data),), {}, accept=accept)
     if media == "text/csv":
-        return TextRequest(_csv(text), {}, accept=accept)
+        return TextRequest(_csv(_utf8(request.data)), {}, accept=accept)
     if media and "json" not in media and media not in ("application/octet-stream", "application/x-www-form-urlencoded"):
         raise BadInput(f"content type {media} can't be taken by a text model: send application/json")
-    return _json(text, accept)
+    return _json(request, accept)
 
 
-def _json(text: str, accept: str) -> TextRequest:
+def _json(request: Invocation, accept: str) -> TextRequest:
     try:
-        value = json.loads(text)
+        value = request.document()
     except (ValueError, RecursionError) as error:
         raise Unreadable(str(error)) from error
     if isinstance(value, list):
@@ -123,7 +125,9 @@ def _utf8(data: bytes) -> str:
 
 
 def _csv(text: str) -> tuple[str, ...]:
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = list(islice(csv.DictReader(io.StringIO(text, newline="")), MOST_ROWS + 1))
+    if len(rows) > MOST_ROWS:
+        raise BadInput(f"a CSV body may have {MOST_ROWS} lines at most")
     inputs = [row.get("inputs") for row in rows]
     if not rows or not all(isinstance(item, str) for item in inputs):
         raise BadInput("a CSV body needs a header line with the column inputs")

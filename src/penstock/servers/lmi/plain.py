@@ -36,6 +36,7 @@ class WholeAnswer(TextModel):
     """Neither rolling batch nor streaming: `[{"generated_text": …}]`, the prompt included."""
 
     async def predict(self, request: Invocation) -> Reply:
+        await self.look_at(request)
         try:
             text = parameters.parse(request)
             work = await prepare(self, text.inputs, parameters.generate(text.parameters))
@@ -73,6 +74,7 @@ class Stepped(TextModel):
     """`option.enable_streaming` without rolling batch: a line a step, `{"outputs": […]}` with a text for each prompt."""
 
     async def predict(self, request: Invocation) -> Reply:
+        await self.look_at(request)
         try:
             text = parameters.parse(request)
             work = await prepare(self, text.inputs, parameters.stepped(text.parameters))

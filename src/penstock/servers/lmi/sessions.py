@@ -73,11 +73,10 @@ async def _check(session_id: str | None, sessions: SessionManager) -> None:
 
 def _request_type(request: Invocation) -> Any:
     """The body's `requestType`, where it asks for nothing else."""
-    data = request.data
-    if b'"requestType"' not in data:  # nearly every request: its body is then read once only
+    if b'"requestType"' not in request.data:
         return None
     try:
-        body = json.loads(data)
+        body = request.document()
     except (ValueError, RecursionError):
         return None  # whoever reads it next says what is wrong
     if not isinstance(body, dict) or not {"inputs", "prompt", "messages"}.isdisjoint(body):

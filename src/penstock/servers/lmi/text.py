@@ -10,23 +10,24 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from penstock.engines.base import EngineError, EngineFull, Feature, Sampling
 from penstock.engines.chattemplate import ChatTemplate
 from penstock.engines.tokenizer import TokenizerError
+from penstock.servers.apart import Apart, NotRead, heavy
 from penstock.servers.deadline import Patience
 from penstock.servers.generation import Generation, Prefill, RequestRefused, TextToken
-from penstock.servers.lmi import asking, formatters, sessions
+from penstock.servers.lmi import asking, formatters, requests, sessions
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
-from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut, Untranslatable
+from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut, TooLarge, Untranslatable
 from penstock.servers.lmi.formatterhost import FormatterFailed, FormatterHost, Writer
 from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step, TopToken
 from penstock.servers.lmi.loras import Adapters
 from penstock.servers.lmi.parameters import BadInput, TextParameters
 from penstock.servers.lmi.replies import Reply
-from penstock.servers.lmi.requests import Invocation
+from penstock.servers.lmi.requests import Document, Invocation
 from penstock.servers.lmi.settings import ModelSettings
 
 
@@ -37,6 +38,7 @@ class TextModel:
     settings: ModelSettings
     generation: Generation
     rng: random.Random
+    apart: Apart = field(default_factory=Apart, kw_only=True)
 
     @property
     def state(self) -> Literal["Healthy", "Unhealthy", "FAILED"]:
@@ -55,6 +57,16 @@ class TextModel:
 
     async def close(self) -> None:
         await self.generation.engine.close()
+
+    async def look_at(self, request: Invocation) -> None:
+        """Have a heavy body read where nobody else waits for it."""
+        media = (request.attribute("content-type") or "").lower()
+        if media.startswith("text/") or not heavy(request.data):
+            return
+        try:
+            request.told(await self.apart.read(requests.APART, request.data))
+        except NotRead as error:
+            request.told(Document(error=TooLarge(f"The body can't be read: {error}.")))
 
     async def encode(self, text: str, given: TextParameters, *, special: bool = True) -> tuple[int, ...]:
         """The prompt's ids. Raises BadInput where it has no room for an answer."""
@@ -152,11 +164,13 @@ class RollingBatch(TextModel):
                 writer.close()  # else its pieces do
 
     async def _predict(self, request: Invocation, writer: Writer | None) -> Reply:
+        await self.look_at(request)
         try:
             if self.settings.version >= (0, 34) and (reply := await sessions.serve(request, self.sessions)):
                 return reply
             if writer is not None:
                 request = await writer.read(request)
+                await self.look_at(request)
             template = self.template or self.generation.tokenizer.chat_template
             ask = asking.read(request, self.settings, template, self.generation.engine.info.adapters)
             prompt = await self.encode(ask.inputs, ask.parameters, special=ask.special)

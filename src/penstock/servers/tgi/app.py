@@ -17,18 +17,19 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from penstock.servers.tgi import metrics, openapi, tokenize, vertex
-from penstock.servers.tgi.chat_schema import ChatRequest, CompletionRequest, chat_request, completion_request
-from penstock.servers.tgi.errors import BadBody, TgiError
+from penstock.servers.apart import Apart, NotRead, heavy
+from penstock.servers.tgi import bodies, metrics, openapi, tokenize, vertex
+from penstock.servers.tgi.bodies import VertexRequest
+from penstock.servers.tgi.chat_schema import ChatRequest, CompletionRequest
+from penstock.servers.tgi.errors import BadBody, BodyTooLong, TgiError
 from penstock.servers.tgi.exchange import ClientLeft, Reply, read_body, while_connected
 from penstock.servers.tgi.info import info_json, models_json
 from penstock.servers.tgi.level import Level
 from penstock.servers.tgi.openai import OpenAi, Stream
-from penstock.servers.tgi.schema import Request, native, read_request
-from penstock.servers.tgi.serde import Mismatch, check_content_type, load, read_as
+from penstock.servers.tgi.schema import Request
+from penstock.servers.tgi.serde import check_content_type
 from penstock.servers.tgi.service import Answer, Service
 from penstock.servers.tgi.shapes import error_json, keep_alive
-from penstock.servers.tgi.vertex import VertexRequest
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class App:
         self._keep_alive_s = keep_alive_s
         self._now = now
         self._service: Service | None = None
+        self._apart = Apart()
         self._get_paths: frozenset[str] = frozenset()
         self._post_paths: frozenset[str] = frozenset()
         self.failure = ""
@@ -144,10 +146,7 @@ class App:
         check_content_type(headers.get("content-type"))
         body = await read_body(receive, settings.payload_limit)
         openai = OpenAi(self.service, self._now)
-        # To find where a long body goes wrong takes long, and other requests must not wait for it.
-        long = len(body) > SHORT_BODY
-        asked = await asyncio.to_thread(self._asked, path, body) if long else self._asked(path, body)
-        match asked:
+        match asked := await self._asked(path, body):
             case VertexRequest():
                 await while_connected(receive, self._answer(vertex.answer(asked, self.service, openai), reply))
             case ChatRequest() if path == "/chat_tokenize":
@@ -159,41 +158,21 @@ class App:
             case _:
                 await self._openai(openai, asked, receive, reply)
 
-    def _asked(self, path: str, body: bytes) -> Request | ChatRequest | CompletionRequest | VertexRequest:
-        """What a body asks for, by the route that it came by. Raises BadBody."""
-        level = self.service.settings.level
-        match path:
-            case "/v1/chat/completions" | "/chat_tokenize":
-                return read_as(body, chat_request)
-            case "/v1/completions":
-                return read_as(body, completion_request)
-            case "/vertex":
-                return read_as(body, lambda document: vertex.request(document, level))
-            case "/invocations":
-                return self._invocation(body)
-        return read_request(body, level, with_stream=path == "/")
-
-    def _invocation(self, body: bytes) -> Request | ChatRequest | CompletionRequest:
-        """SageMaker's one route takes what the other routes take. Raises BadBody."""
-        settings = self.service.settings
-        if settings.messages_api:
-            return read_as(body, chat_request)
-        if not settings.level.invocations_take_any:
-            return read_request(body, settings.level, with_stream=True)
-        document = load(body)
-        readers: tuple[Callable[[Any], Request | ChatRequest | CompletionRequest], ...] = (
-            lambda each: native(each, settings.level, with_stream=True),
-            chat_request,
-            completion_request,
-        )
-        for read in readers:
-            with contextlib.suppress(Mismatch):
-                return read(document)
-        raise BadBody(
-            422,
-            "Failed to deserialize the JSON body into the target type: "
-            "data did not match any variant of untagged enum SagemakerRequest",
-        )
+    async def _asked(self, path: str, body: bytes) -> bodies.Asked:
+        """What a body asks for. However long it takes to see, other requests do not wait for it. Raises BadBody."""
+        level, messages_api = self.service.settings.level, self.service.settings.messages_api
+        if len(body) <= SHORT_BODY:
+            return bodies.read(path, body, level, messages_api=messages_api)
+        if not heavy(body):
+            return await asyncio.to_thread(bodies.read, path, body, level, messages_api=messages_api)
+        try:
+            asked: bodies.Asked | bodies.Refusal = await self._apart.read(bodies.APART, path, body, level, messages_api)
+        except NotRead as error:
+            log.error("a body of %d bytes is refused: %s", len(body), error)
+            raise BodyTooLong from error
+        if isinstance(asked, bodies.Refusal):
+            raise BadBody(asked.status, asked.text)
+        return asked
 
     async def _native(self, path: str, request: Request, receive: Receive, reply: Reply) -> None:
         settings = self.service.settings

@@ -73,3 +73,10 @@ class BadBody(Exception):
         super().__init__(text)
         self.status = status
         self.text = text
+
+
+class BodyTooLong(BadBody):
+    """More bytes than PAYLOAD_LIMIT, or more values than can be taken up."""
+
+    def __init__(self) -> None:
+        super().__init__(413, "Failed to buffer the request body: length limit exceeded")

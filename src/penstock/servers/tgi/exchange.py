@@ -14,7 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive, Send
 
 from penstock.servers.deadline import within
-from penstock.servers.tgi.errors import BadBody
+from penstock.servers.tgi.errors import BadBody, BodyTooLong
 
 BODY_PIECE_S = 30.0
 """How long each further piece of a body may take."""
@@ -58,7 +58,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
-            raise BadBody(413, "Failed to buffer the request body: length limit exceeded")
+            raise BodyTooLong
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)

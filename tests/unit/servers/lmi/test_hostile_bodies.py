@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from penstock.engines.chattemplate import ChatTemplate
 from penstock.servers.lmi import asking
 from penstock.servers.lmi.formatters import Asked, Step
-from penstock.servers.lmi.parameters import BadInput
+from penstock.servers.lmi.parameters import BadInput, parse
 from penstock.servers.lmi.requests import invocation
 from penstock.servers.lmi.settings import ModelSettings
 from tests.tiny_models import CHAT_TEMPLATE
@@ -98,3 +98,19 @@ def test_whatever_the_members_are(base: dict[str, Any], more: dict[str, Any], ve
 )
 def test_whatever_the_bytes_are(body: bytes) -> None:
     read(body, (0, 36))
+
+
+@pytest.mark.parametrize("version", [(0, 27), (0, 36)])
+def test_plain_text_may_say_anything(version: tuple[int, int]) -> None:
+    model = ModelSettings(name="m", directory=Path(), version=version, rolling_batch="auto")
+    text = 'what are "adapters", "messages" and a "prompt"?'
+    request = invocation([("content-type", "text/plain")], "", text.encode())
+    assert asking.read(request, model, TEMPLATE).inputs == text
+
+
+def test_csv_has_its_bounds() -> None:
+    form = [("content-type", "text/csv")]
+    assert len(parse(invocation(form, "", b"inputs\n" + b"a\n" * 10_000)).inputs) == 10_000
+    with pytest.raises(BadInput, match="10000 lines"):
+        parse(invocation(form, "", b"inputs\n" + b"a\n" * 10_001))
+    assert parse(invocation(form, "", b'inputs\r\n"a\r\nb"\r\n')).inputs == ("a\r\nb",)
