@@ -125,8 +125,14 @@ def test_stop_sequences_stay_in_the_text(server: Server) -> None:
 def test_the_headers_of_a_whole_answer(server: Server) -> None:
     headers = server.ask(ask()).headers
     assert headers["x-compute-type"] == "gpu+optimized"
-    assert float(headers["x-compute-time"]) > 0
-    for name in ("x-total-time", "x-validation-time", "x-queue-time", "x-inference-time", "x-time-per-token"):
+    for name in (
+        "x-compute-time",
+        "x-total-time",
+        "x-validation-time",
+        "x-queue-time",
+        "x-inference-time",
+        "x-time-per-token",
+    ):
         assert headers[name].isdecimal(), name
     assert "x-prompt-tokens" not in headers
 
@@ -322,6 +328,7 @@ def test_the_last_level(last: Server) -> None:
     assert final["details"] == {"finish_reason": "eos_token", "generated_tokens": 12, "seed": None, "input_length": 7}
     whole = last.ask(ask(decoder_input_details=True), path="/generate", headers=key)
     assert whole.json()["details"]["prefill"] == [], "ENABLE_PREFILL_LOGPROBS is not set"
+    assert 0 < float(whole.headers["x-compute-time"]) < 60
     assert whole.headers["x-prompt-tokens"] == "7"
     assert whole.headers["x-generated-tokens"] == "12"
     assert list(last.get("/info").json()) == [

@@ -62,7 +62,12 @@ class Level:
 
     @property
     def frequency_penalty(self) -> bool:
-        return self.version >= (1, 4)
+        return self.version >= (1, 4, 1)
+
+    @property
+    def top_tokens(self) -> bool:
+        """`top_n_tokens`."""
+        return self.version >= (1, 0, 3)
 
     @property
     def prefill_needs_setting(self) -> bool:
@@ -80,9 +85,56 @@ class Level:
         return (2,) <= self.version < (3,)
 
     @property
-    def modern_info(self) -> bool:
-        """The keys of `/info`, and two more response headers."""
+    def takes_long_answers(self) -> bool:
+        """Whether more new tokens than fit are cut to what fits, from `INSTALMENT` on, as answers are made in such pieces."""
         return self.version >= (3,)
+
+    @property
+    def info_without_types(self) -> bool:
+        """Whether `/info` leaves out what the engine is and how it makes batches."""
+        return self.version >= (2, 3)
+
+    @property
+    def info_max_batch_size(self) -> bool:
+        return self.version >= (1, 4, 1)
+
+    @property
+    def info_max_client_batch_size(self) -> bool:
+        return self.version >= (2, 0, 1)
+
+    @property
+    def info_router(self) -> bool:
+        return self.version >= (2, 0, 3)
+
+    @property
+    def says_input_tokens(self) -> bool:
+        """Whether `/info` says `max_input_tokens`; before, it is `max_input_length`."""
+        return self.version >= (2, 1)
+
+    @property
+    def counts_in_headers(self) -> bool:
+        """`x-prompt-tokens` and `x-generated-tokens`."""
+        return self.version >= (1, 4)
+
+    @property
+    def compute_time_in_seconds(self) -> bool:
+        """`x-compute-time`; before, it is milliseconds."""
+        return self.version >= (1, 4, 3)
+
+    @property
+    def compute_type(self) -> bool:
+        """COMPUTE_TYPE."""
+        return self.version >= (1, 4, 1)
+
+    @property
+    def api_key(self) -> bool:
+        """API_KEY."""
+        return self.version >= (2, 3)
+
+    @property
+    def payload_limit(self) -> bool:
+        """PAYLOAD_LIMIT."""
+        return self.version >= (2, 4, 1)
 
     @property
     def batches_join(self) -> bool:
@@ -102,7 +154,7 @@ class Level:
     @property
     def words_incomplete_streams(self) -> bool:
         """Whether a stream that ends without an end has an error of its own."""
-        return self.version >= (3,)
+        return self.version >= (2, 3)
 
     @property
     def chat(self) -> bool:

@@ -128,5 +128,10 @@ def _parameters(level: Level) -> dict[str, Any]:
         "grammar": {"type": "object", "nullable": True},
         "adapter_id": {"type": "string", "nullable": True},
     }
-    missing = {"frequency_penalty": level.frequency_penalty, "grammar": level.grammars, "adapter_id": level.chat}
+    missing = {
+        "frequency_penalty": level.frequency_penalty,
+        "top_n_tokens": level.top_tokens,
+        "grammar": level.grammars,
+        "adapter_id": level.adapters,
+    }
     return {name: schema for name, schema in found.items() if missing.get(name, True)}

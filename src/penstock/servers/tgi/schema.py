@@ -91,7 +91,7 @@ def _parameters(value: Any, level: Level) -> Parameters:
         details=fields.plain("details", boolean, False),
         decoder_input_details=fields.plain("decoder_input_details", boolean, False),
         seed=fields.optional("seed", u64),
-        top_n_tokens=fields.optional("top_n_tokens", u32),
+        top_n_tokens=fields.optional("top_n_tokens", u32) if level.top_tokens else None,
         grammar=fields.optional("grammar", read_grammar) if level.grammars else None,
-        adapter_id=fields.optional("adapter_id", string) if level.chat else None,
+        adapter_id=fields.optional("adapter_id", string) if level.adapters else None,
     )

@@ -119,7 +119,8 @@ class Service:
                 valid = await self._validate(request, times)
                 sequences = await self._all(valid, times)
         times.end = self._clock()
-        best, *others = sorted(sequences, key=lambda sequence: -sequence.mean_logprob)
+        best = max(sequences, key=lambda sequence: sequence.mean_logprob)
+        others = [sequence for sequence in sequences if sequence is not best]
         self._observe(valid, best.finish, times)
         return Whole(best, tuple(others), self._headers(request, best.finish, times))
 
@@ -159,7 +160,6 @@ class Service:
     async def _validate(self, request: Request, times: Times) -> Valid:
         valid = await validate(request, self.settings, self.generation, self._rng)
         times.validated = times.first = self._clock()
-        self.metrics.validation_duration.observe(times.validated - times.start)
         self.metrics.input_length.observe(len(valid.prompt))
         self.metrics.max_new_tokens.observe(valid.sampling.max_new_tokens)
         return valid
@@ -230,10 +230,16 @@ class Service:
     def _observe(self, valid: Valid, finish: TextFinish, times: Times) -> None:
         metrics = self.metrics
         metrics.duration.observe(times.end - times.start)
+        metrics.validation_duration.observe(times.validated - times.start)
         metrics.queue_duration.observe(times.first - times.validated)
         metrics.inference_duration.observe(times.end - times.first)
         metrics.mean_time_per_token_duration.observe((times.end - times.first) / finish.generated_tokens)
         metrics.generated_tokens.observe(finish.generated_tokens)
+
+    def _compute_time(self, seconds: float) -> str:
+        if self.settings.level.compute_time_in_seconds:
+            return f"{seconds:.9f}".rstrip("0").rstrip(".")
+        return str(int(seconds * 1000))
 
     def _headers(self, request: Request, finish: TextFinish, times: Times) -> dict[str, str]:
         def milliseconds(seconds: float) -> str:
@@ -242,7 +248,7 @@ class Service:
         inference = times.end - times.first
         headers = {
             "x-compute-type": self.settings.compute_type,
-            "x-compute-time": f"{times.end - times.start:.9f}".rstrip("0"),
+            "x-compute-time": self._compute_time(times.end - times.start),
             "x-compute-characters": str(len(request.inputs)),
             "x-total-time": milliseconds(times.end - times.start),
             "x-validation-time": milliseconds(times.validated - times.start),
@@ -250,7 +256,7 @@ class Service:
             "x-inference-time": milliseconds(inference),
             "x-time-per-token": milliseconds(inference / finish.generated_tokens),
         }
-        if self.settings.level.modern_info:
+        if self.settings.level.counts_in_headers:
             headers["x-prompt-tokens"] = str(finish.prompt_tokens)
             headers["x-generated-tokens"] = str(finish.generated_tokens)
         return headers

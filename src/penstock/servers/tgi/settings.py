@@ -114,14 +114,14 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
         waiting_served_ratio=reader.real("WAITING_SERVED_RATIO", 1.2 if level.version < (2, 0, 2) else 0.3),
         max_waiting_tokens=reader.number("MAX_WAITING_TOKENS", 20),
         validation_workers=reader.number("VALIDATION_WORKERS", 2),
-        payload_limit=reader.number("PAYLOAD_LIMIT", 2_000_000) if derived else 2 * 1024 * 1024,
+        payload_limit=reader.number("PAYLOAD_LIMIT", 2_000_000) if level.payload_limit else 2 * 1024 * 1024,
         prefill_logprobs=exact or not level.prefill_needs_setting,
         exact_prefill=exact,
         disable_grammar_support=reader.flag("DISABLE_GRAMMAR_SUPPORT"),
         messages_api=level.messages_api_setting and reader.flag("MESSAGES_API_ENABLED"),
         stop_rule_original=reader.flag("PENSTOCK_TGI_ORIGINAL_STOP"),
-        api_key=environ.get("API_KEY", "") if derived else "",
-        compute_type=environ.get("COMPUTE_TYPE") or "gpu+optimized" if derived else "gpu+optimized",
+        api_key=environ.get("API_KEY", "") if level.api_key else "",
+        compute_type=(environ.get("COMPUTE_TYPE") if level.compute_type else "") or "gpu+optimized",
         cors_allow_origin=tuple(o for o in environ.get("CORS_ALLOW_ORIGIN", "*").split(",") if o),
         docker_label=image_uri,
     )
@@ -131,9 +131,13 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
 
 def too_new(environ: Mapping[str, str], level: Level) -> list[str]:
     """The variables that are set and that only another level reads."""
-    later = () if level.derives_limits else ("API_KEY", "PAYLOAD_LIMIT", "COMPUTE_TYPE")
-    chat = () if level.messages_api_setting else ("MESSAGES_API_ENABLED",)
-    return [name for name in (*later, *chat) if environ.get(name)]
+    read_here = {
+        "API_KEY": level.api_key,
+        "PAYLOAD_LIMIT": level.payload_limit,
+        "COMPUTE_TYPE": level.compute_type,
+        "MESSAGES_API_ENABLED": level.messages_api_setting,
+    }
+    return [name for name, is_read in read_here.items() if not is_read and environ.get(name)]
 
 
 def _limits(reader: _Reader, level: Level) -> tuple[int, int, int]:

@@ -16,6 +16,9 @@ from penstock.servers.tgi.grammar import checked
 from penstock.servers.tgi.schema import Parameters, Request
 from penstock.servers.tgi.settings import Settings
 
+INSTALMENT = 1024
+"""Tokens. The original makes longer answers in pieces of so many, from 3.0.0 on, and looks at each piece alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Valid:
@@ -60,11 +63,13 @@ async def validate(request: Request, settings: Settings, generation: Generation,
     new_tokens = given.max_new_tokens
     if new_tokens is None:
         new_tokens = max(settings.max_total_tokens - len(prompt), 1)
-    if len(prompt) + new_tokens > settings.max_total_tokens:
+    at_once = min(new_tokens, INSTALMENT) if settings.level.takes_long_answers else new_tokens
+    if len(prompt) + at_once > settings.max_total_tokens:
         raise ValidationError(
             f"`inputs` tokens + `max_new_tokens` must be <= {settings.max_total_tokens}. "
-            f"Given: {len(prompt)} `inputs` tokens and {new_tokens} `max_new_tokens`"
+            f"Given: {len(prompt)} `inputs` tokens and {at_once} `max_new_tokens`"
         )
+    new_tokens = min(new_tokens, settings.max_total_tokens - len(prompt))
     if len(prompt) > most:
         raise ValidationError(f"`inputs` must have less than {most} tokens. Given: {len(prompt)}")
     grammar = checked(given.grammar, disabled=settings.disable_grammar_support) if given.grammar else None

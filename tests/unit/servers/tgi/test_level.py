@@ -101,18 +101,29 @@ def of(name: str) -> Any:
         (waiting_served_ratio, "2.0.1", 1.2, "2.0.2", 0.3),
         (prompt_logprobs, "2.4.1", True, "3.0.0", False),
         (samples_without_parameters, "1.3.4", False, "1.4.0", True),
-        (takes("frequency_penalty", "0.5"), "1.3.4", False, "1.4.0", True),
+        (takes("frequency_penalty", "0.5"), "1.4.0", False, "1.4.1", True),
+        (takes("top_n_tokens", "1"), "1.0.2", False, "1.0.3", True),
+        (takes("adapter_id", '"a"'), "2.0.4", False, "2.1.0", True),
         (takes("grammar", '{"type":"regex","value":"a"}'), "1.4.0", False, "1.4.1", True),
         (limits, "1.4.5", (1024, 2048), "2.0.0", (4095, 4096)),
         (limits_of_a_long_model, "2.4.1", (4095, 4096), "3.0.0", (32767, 32768)),
-        (api_key, "2.4.1", "", "3.0.0", "k"),
-        (payload_limit, "2.4.1", 2 * 1024 * 1024, "3.0.0", 9),
-        (compute_type, "2.4.1", "gpu+optimized", "3.0.0", "cpu"),
+        (api_key, "2.2.0", "", "2.3.0", "k"),
+        (payload_limit, "2.4.0", 2 * 1024 * 1024, "2.4.1", 9),
+        (compute_type, "1.4.0", "gpu+optimized", "1.4.1", "cpu"),
         (messages_api, "1.3.4", False, "1.4.0", True),
         (messages_api, "2.3.1", True, "2.4.0", False),
         (of("invocations_take_any"), "2.3.1", False, "2.4.0", True),
-        (of("modern_info"), "2.4.1", False, "3.0.0", True),
-        (of("words_incomplete_streams"), "2.4.1", False, "3.0.0", True),
+        (of("info_without_types"), "2.2.0", False, "2.3.0", True),
+        (of("info_max_batch_size"), "1.4.0", False, "1.4.1", True),
+        (of("info_max_client_batch_size"), "2.0.0", False, "2.0.1", True),
+        (of("info_router"), "2.0.2", False, "2.0.3", True),
+        (of("says_input_tokens"), "2.0.4", False, "2.1.0", True),
+        (of("counts_in_headers"), "1.3.4", False, "1.4.0", True),
+        (of("compute_time_in_seconds"), "1.4.2", False, "1.4.3", True),
+        (of("takes_long_answers"), "2.4.1", False, "3.0.0", True),
+        (of("tells_skipped_tokens"), "1.2.0", False, "1.3.0", True),
+        (of("tells_parts_of_steps"), "1.3.2", False, "1.3.3", True),
+        (of("words_incomplete_streams"), "2.2.0", False, "2.3.0", True),
         (has("/v1/chat/completions"), "1.3.4", False, "1.4.0", True),
         (has("/tokenize"), "1.3.4", False, "1.4.0", True),
         (has("/v1/completions"), "1.4.3", False, "1.4.4", True),
@@ -123,8 +134,10 @@ def of(name: str) -> Any:
 )  # fmt: skip
 def test_what_flips(what: Any, before: str, old: object, since: str, new: object) -> None:
     assert (what(before), what(since)) == (old, new)
-    assert (what("1.0.3") == what("3.3.7")) == (what in BACK), "the two levels that most deploy"
+    assert (what("1.0.3") == what("3.3.7")) == (what in BACK or before in ALWAYS), "the two levels that most deploy"
 
 
 BACK = (messages_api,)
 """What has flipped twice."""
+ALWAYS = ("1.0.2",)
+"""What was there before both."""

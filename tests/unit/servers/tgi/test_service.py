@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from penstock.engines.base import Finish, PromptLogprobs, Sampling, Token
 from penstock.engines.tokenizer import TextTokenizer
 from penstock.servers.generation import Generation
 from penstock.servers.tgi.app import App
+from penstock.servers.tgi.errors import TgiError
 from penstock.servers.tgi.schema import Parameters, Request
 from penstock.servers.tgi.service import Service
 from penstock.servers.tgi.settings import read
@@ -130,3 +132,38 @@ def _asking(body: bytes) -> Any:
         return None
 
     return receive
+
+
+class Unequal(Scripted):
+    """Each answer is as likely as the next of a list."""
+
+    def __init__(self, logprobs: list[float]) -> None:
+        super().__init__([])
+        self.logprobs = logprobs
+
+    async def generate(
+        self, prompt: tuple[int, ...], sampling: Sampling
+    ) -> AsyncGenerator[PromptLogprobs | Token | Finish, None]:
+        yield Token(1, WORD, self.logprobs.pop(0))
+        yield Finish(1, "length")
+
+
+async def test_the_likeliest_of_several_comes_first_and_the_others_as_they_were_made(tiny_model: Path) -> None:
+    it = service(tiny_model, Unequal([-0.5, -0.125, -0.25, -0.125]), "1.0.3")
+    it.settings = replace(it.settings, max_best_of=4)
+    parameters = Parameters(max_new_tokens=1, best_of=4, do_sample=True)
+    whole = await it.whole(Request(inputs=" one", parameters=parameters))
+    assert whole.best.mean_logprob == -0.125
+    assert [other.mean_logprob for other in whole.others] == [-0.5, -0.25, -0.125]
+
+
+async def test_what_a_refused_request_counts_for(tiny_model: Path) -> None:
+    it = service(tiny_model, Unequal([-0.5]), "3.3.7")
+    with pytest.raises(TgiError):
+        await it.whole(Request(inputs="", parameters=Parameters(max_new_tokens=1)))
+    await it.whole(Request(inputs=" one", parameters=Parameters(max_new_tokens=1)))
+    page = it.metrics.render().decode()
+    assert "tgi_request_count 2\n" in page
+    assert 'tgi_request_failure{err="validation"} 1\n' in page
+    for name in ("duration", "validation_duration", "queue_duration", "inference_duration", "input_length"):
+        assert f"tgi_request_{name}_count 1.0\n" in page, name

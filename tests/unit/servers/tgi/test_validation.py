@@ -188,3 +188,35 @@ async def test_prompt_logprobs_are_refused_where_they_would_be_given_and_the_eng
         await validate(request, SETTINGS, generation, random.Random(1))
     await validate(request, replace(SETTINGS, prefill_logprobs=False), generation, random.Random(1))
     await validate(request, replace(SETTINGS, encoder_decoder=True), generation, random.Random(1))
+
+
+@pytest.mark.parametrize(
+    ("version", "asked", "outcome"),
+    [
+        ("2.4.1", 1024, "Given: 3 `inputs` tokens and 1024 `max_new_tokens`"),
+        ("3.0.0", 1023, 1023),
+        ("3.0.0", 2000, 1027),
+        ("3.0.0", None, 1027),
+    ],
+)
+async def test_what_is_more_than_fits(
+    generation: Generation, version: str, asked: int | None, outcome: int | str
+) -> None:
+    settings = replace(
+        SETTINGS, level=Level.parse(version), max_input_length=100, max_total_tokens=1030 if version > "3" else 1026
+    )
+    given = request_of(" one two three", max_new_tokens=asked)
+    if isinstance(outcome, int):
+        valid = await validate(given, settings, generation, random.Random(1))
+        assert valid.sampling.max_new_tokens == outcome
+    else:
+        with pytest.raises(ValidationError) as caught:
+            await validate(given, settings, generation, random.Random(1))
+        assert caught.value.text.endswith(outcome)
+
+
+async def test_a_piece_that_does_not_fit_is_what_the_refusal_tells_of(generation: Generation) -> None:
+    settings = replace(SETTINGS, level=Level.parse("3.3.7"), max_input_length=100, max_total_tokens=1026)
+    with pytest.raises(ValidationError) as caught:
+        await validate(request_of(" one two three", max_new_tokens=9000), settings, generation, random.Random(1))
+    assert caught.value.text.endswith("must be <= 1026. Given: 3 `inputs` tokens and 1024 `max_new_tokens`")
