@@ -17,7 +17,7 @@ from penstock.servers.lmi import bedrock, chat, levels, parameters
 from penstock.servers.lmi.chatformatters import Completion
 from penstock.servers.lmi.formatters import Make
 from penstock.servers.lmi.laterformatters import Json3p, JsonLines3p
-from penstock.servers.lmi.parameters import BadInput, Given, TextParameters
+from penstock.servers.lmi.parameters import BadInput, Given, NoInputs, TextParameters
 from penstock.servers.lmi.requests import Invocation
 from penstock.servers.lmi.settings import ADAPTERS, ModelSettings
 from penstock.servers.lmi.words import LATER_FORMATTERS
@@ -68,12 +68,18 @@ def _adapter(request: Invocation) -> str:
 def _read(request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:
     if settings.bedrock_compat and "messages" not in (given := bedrock.body_of(request)):
         return _bedrock(given, request)
-    if settings.version >= (0, 28) and (body := openai_body(request)) is not None:
+    if settings.version >= (0, 28) and (body := openai_body(request, settings.version)) is not None:
+        later = settings.version >= (0, 33)
+        if later and "prompt" in body and not request.openai:
+            return _prompt(body, settings)
         if request.openai or "messages" in body:
             return _chat(body, request, settings, template)
-        if settings.version >= (0, 33):
-            return _prompt(body, settings)
-    return _text(request, settings)
+    try:
+        return _text(request, settings)
+    except NoInputs:
+        if settings.version < (0, 33):
+            raise
+        raise BadInput("invalid payload. must contain prompt, inputs, or messages") from None
 
 
 def _text(request: Invocation, settings: ModelSettings) -> Ask:
@@ -118,8 +124,8 @@ def _bedrock(body: Mapping[str, Any], request: Invocation) -> Ask:
     return Ask(prompt, given, JsonLines3p if stream else Json3p)
 
 
-def openai_body(request: Invocation) -> Mapping[str, Any] | None:
-    """The body, where it is OpenAI's: it holds `messages` or a `prompt` and no `inputs`, or came by the route for such."""
+def openai_body(request: Invocation, version: tuple[int, int]) -> Mapping[str, Any] | None:
+    """The body, where it is OpenAI's: it came by the route for such, or holds `messages` and no `inputs`, or, from 0.33 on, a `prompt`."""
     data = request.data
     media = (request.attribute("content-type") or "").lower()
     likely = (b'"messages"' in data or b'"prompt"' in data) and not media.startswith("text/")
@@ -131,7 +137,9 @@ def openai_body(request: Invocation) -> Mapping[str, Any] | None:
         raise BadInput(str(error)) from error
     if not isinstance(value, dict):
         raise BadInput("the body must be a JSON object")
-    return value if request.openai or ("inputs" not in value and ("messages" in value or "prompt" in value)) else None
+    if request.openai or ("prompt" in value and version >= (0, 33)):
+        return value
+    return value if "messages" in value and "inputs" not in value else None
 
 
 def _chat(body: Mapping[str, Any], request: Invocation, settings: ModelSettings, template: ChatTemplate | None) -> Ask:

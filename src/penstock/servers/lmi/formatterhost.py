@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.servers.lmi.formatters import EVENTS, Asked, Formatter, Step, number
-from penstock.servers.lmi.parameters import BadInput
+from penstock.servers.lmi.parameters import Stated
 from penstock.servers.lmi.process import HandlerFailed, Worker, WorkerLost
 from penstock.servers.lmi.requests import Invocation
 from penstock.servers.lmi.worker.frames import Frame
@@ -110,7 +110,7 @@ class Writer:
         return self._host.writes
 
     async def read(self, request: Invocation) -> Invocation:
-        """The request as the input formatter makes it: a body of `inputs` and `parameters`, as any client's. Raises BadInput."""
+        """The request as the input formatter makes it: a body of `inputs` and `parameters`, as any client's. Raises Stated."""
         if not self._host.reads:
             return request
         header = {
@@ -122,7 +122,7 @@ class Writer:
         try:
             body = await self._host.ask(header, [value for _, value in request.content])
         except FormatterFailed as error:
-            raise BadInput(str(error)) from error
+            raise Stated(str(error)) from error
         kept = tuple((key, value) for key, value in request.properties if key.lower() != "content-type")
         return replace(request, properties=(*kept, ("content-type", "application/json")), content=(("data", body),))
 

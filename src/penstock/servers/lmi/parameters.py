@@ -23,6 +23,14 @@ class BadInput(Exception):
     """A request that can't be generated from; the message goes to the client."""
 
 
+class NoInputs(BadInput):
+    """A body that asks for nothing."""
+
+
+class Stated(BadInput):
+    """One that the original words as a whole, from 0.33 on too: nothing comes before its message."""
+
+
 class Unreadable(BadInput):
     """A body that is not what its content type says."""
 
@@ -103,6 +111,8 @@ def _json(request: Invocation, accept: str) -> TextRequest:
     if "messages" in value and "inputs" not in value:
         raise BadInput("messages are taken with rolling batch, from version 0.28 on: send inputs")
     inputs = value.get("inputs")
+    if inputs is None:
+        raise NoInputs("inputs must be a string, or a list of strings")
     if isinstance(inputs, str):
         inputs = [inputs]
     if not isinstance(inputs, list) or not inputs or not all(isinstance(item, str) for item in inputs):
@@ -139,8 +149,11 @@ def rolling(values: Mapping[str, Any], version: tuple[int, int]) -> TextParamete
     given = Given(values)
     old = version < (0, 28)
     sample, temperature = _chance(given, version)
+    most = given.whole("max_new_tokens", 30, least=1)
+    if version >= (0, 33):  # where the parameters are the engine's own, under its own names
+        most = given.whole("max_tokens", most, least=1)
     common = TextParameters(
-        max_new_tokens=given.whole("max_new_tokens", 30, least=1),
+        max_new_tokens=most,
         do_sample=sample,
         temperature=temperature,
         top_k=max(0, given.whole("top_k", 0, least=-1)),

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
-from penstock.servers.lmi.parameters import BadInput
+from penstock.servers.lmi.parameters import BadInput, Stated
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Invocation
 
@@ -49,7 +49,7 @@ async def _open(sessions: SessionManager) -> Reply:
     try:
         session = await asyncio.to_thread(sessions.create_session)
     except OSError as error:
-        raise BadInput(f"Failed to create session: {error}") from error
+        raise Stated(f"Failed to create session: {error}") from error
     expires = datetime.fromtimestamp(session.expiration_ts, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return _reply(f"Session {session.session_id} created", SESSION, f"{session.session_id}; Expires={expires}")
 
@@ -58,7 +58,7 @@ async def _close(session_id: str | None, sessions: SessionManager) -> Reply:
     try:
         await asyncio.to_thread(sessions.close_session, session_id)
     except ValueError as error:
-        raise BadInput(f"Failed to close session: {error}") from error
+        raise Stated(f"Failed to close session: {error}") from error
     return _reply(f"Session {session_id} closed", CLOSED_SESSION, str(session_id))
 
 

@@ -20,12 +20,13 @@ from penstock.servers.apart import Apart, NotRead, heavy
 from penstock.servers.deadline import Patience
 from penstock.servers.generation import Generation, Prefill, RequestRefused, TextToken
 from penstock.servers.lmi import asking, formatters, requests, sessions
+from penstock.servers.lmi.asking import Ask
 from penstock.servers.lmi.djl_python.session_manager import SessionManager
 from penstock.servers.lmi.errors import CapacityExceeded, StreamBroken, TimedOut, TooLarge, Untranslatable
 from penstock.servers.lmi.formatterhost import FormatterFailed, FormatterHost, Writer
 from penstock.servers.lmi.formatters import Asked, Formatter, Make, Step, TopToken
 from penstock.servers.lmi.loras import Adapters
-from penstock.servers.lmi.parameters import BadInput, TextParameters
+from penstock.servers.lmi.parameters import BadInput, Stated, TextParameters
 from penstock.servers.lmi.replies import Reply
 from penstock.servers.lmi.requests import Document, Invocation
 from penstock.servers.lmi.settings import ModelSettings
@@ -165,6 +166,7 @@ class RollingBatch(TextModel):
 
     async def _predict(self, request: Invocation, writer: Writer | None) -> Reply:
         await self.look_at(request)
+        ask: Ask | None = None
         try:
             if self.settings.version >= (0, 34) and (reply := await sessions.serve(request, self.sessions)):
                 return reply
@@ -178,7 +180,7 @@ class RollingBatch(TextModel):
             if writer is not None:  # whose formatter may tell anything
                 sampling = replace(sampling, logprobs=True)
         except BadInput as error:
-            return self._refused(error)
+            return self._refused(error, parsing=ask is None)
         asked = Asked(
             inputs=ask.inputs,
             prompt_tokens=len(prompt),
@@ -189,8 +191,15 @@ class RollingBatch(TextModel):
         steps = self.generation.stream(prompt, sampling, stop=ask.parameters.stop_sequences)
         return await self._answer(ask.formatter, asked, steps, request, writer)
 
-    def _refused(self, error: Exception) -> Reply:
-        return Reply(424, {"Content-Type": formatters.JSON}, formatters.refusal(str(error), self.settings.version))
+    def _refused(self, error: Exception, *, parsing: bool = False) -> Reply:
+        """`parsing`: it was refused before it was known what it asks for."""
+        before = "Input parsing failed: " if parsing and self._words_parsing and not isinstance(error, Stated) else ""
+        text = f"{before}{error}"
+        return Reply(424, {"Content-Type": formatters.JSON}, formatters.refusal(text, self.settings.version))
+
+    @property
+    def _words_parsing(self) -> bool:
+        return self.settings.version >= (0, 33)
 
     async def _answer(
         self,

@@ -173,4 +173,4 @@ def test_a_stream_that_breaks_ends_with_openais_error() -> None:
 )
 def test_what_is_a_chat(body: str, content_type: str, is_chat: bool) -> None:
     request = invocation([("content-type", content_type)], "", body.encode())
-    assert (asking.openai_body(request) is not None) is is_chat
+    assert (asking.openai_body(request, (0, 28)) is not None) is is_chat

@@ -65,6 +65,13 @@ def test_what_generate_knows_may_be_given_where_it_changes_nothing() -> None:
         parameters.generate({**neutral, "num_beams": 4})
 
 
+def test_from_033_the_engines_own_name_for_max_new_tokens_wins() -> None:
+    values = {"max_new_tokens": 3, "max_tokens": 4}
+    assert parameters.rolling(values, (0, 32)).max_new_tokens == 3
+    assert parameters.rolling(values, (0, 33)).max_new_tokens == 4
+    assert parameters.rolling({}, (0, 33)).max_new_tokens == 30
+
+
 def test_tgis_stop_is_read_from_028() -> None:
     assert parameters.rolling({"stop": ["x"], "stop_sequences": ["y"]}, (0, 28)).stop_sequences == ("y", "x")
     assert parameters.rolling({"stop": ["x"]}, (0, 27)).stop_sequences == ()

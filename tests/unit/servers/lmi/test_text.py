@@ -221,3 +221,59 @@ async def test_a_chats_model_may_be_an_adapter(tiny_model: Path) -> None:
         assert json.loads(cast(bytes, reply.body))["model"] == name
         assert engine.asked is not None
         assert engine.asked.adapter == adapter
+
+
+async def told(tiny_model: Path, data: bytes, version: tuple[int, int], **headers: str) -> tuple[int, dict[str, Any]]:
+    tokenizer = TextTokenizer.load(tiny_model)
+    settings = ModelSettings(name="m", directory=Path(), version=version, rolling_batch="auto")
+    engine = Scripted(tokenizer.encode(" one two"))
+    model = RollingBatch(settings, Generation(tokenizer, engine), random.Random(1), template=ChatTemplate(ECHO, {}))
+    properties = (("Content-Type", "application/json"), *headers.items())
+    reply = await model.predict(Invocation(properties, (("data", data),)))
+    return reply.status, json.loads(cast(bytes, reply.body))
+
+
+@pytest.mark.parametrize(
+    ("data", "old", "new"),
+    [
+        (b"{", "Expecting property name", "Input parsing failed: Expecting property name"),
+        (b'{"input": "a"}', "inputs must be a string", "Input parsing failed: invalid payload. must contain prompt, inputs, or messages"),
+        (b'{"inputs": 5}', "inputs must be a string", "Input parsing failed: inputs must be a string"),
+        (b'{"inputs": "a", "parameters": {"top_p": 7}}', "top_p is out of range: 7", "Input parsing failed: top_p is out of range: 7"),
+        (b'{"messages": []}', "messages must be a list", "Input parsing failed: messages must be a list"),
+        # Read, and then found to be too much: the engine's affair.
+        (b'{"inputs": "' + b" one" * 200 + b'"}', "inputs has 200 tokens", "inputs has 200 tokens"),
+    ],
+)  # fmt: skip
+async def test_how_a_refusal_begins(tiny_model: Path, data: bytes, old: str, new: str) -> None:
+    for version, text in (((0, 32), old), ((0, 33), new), ((0, 36), new)):
+        status, body = await told(tiny_model, data, version)
+        assert (status, list(body), body["code"]) == (424, ["error", "code"], 424)
+        assert body["error"].startswith(text), (version, body)
+
+
+async def test_a_session_that_is_none_is_refused_like_what_can_not_be_read(tiny_model: Path) -> None:
+    status, body = await told(tiny_model, b'{"inputs": "a"}', (0, 36), **{"X-Amzn-SageMaker-Session-Id": "x"})
+    header = "X-Amzn-SageMaker-Session-Id header"
+    assert (status, body["error"]) == (
+        424,
+        f"Input parsing failed: invalid payload. stateful sessions not enabled, {header} not supported",
+    )
+
+
+async def test_from_033_a_prompt_comes_before_inputs_and_those_before_messages(tiny_model: Path) -> None:
+    everything = {
+        "prompt": "one",
+        "inputs": "one",
+        "messages": TURN,
+        "parameters": {"max_new_tokens": 2},
+        "max_tokens": 2,
+    }
+    _, body = await told(tiny_model, json.dumps(everything).encode(), (0, 33))
+    assert body["object"] == "text_completion"
+    del everything["prompt"]
+    for version in ((0, 28), (0, 33)):
+        _, body = await told(tiny_model, json.dumps(everything).encode(), version)
+        assert list(body) == ["generated_text"]
+    _, body = await told(tiny_model, json.dumps({"prompt": "one", "messages": TURN, "max_tokens": 2}).encode(), (0, 28))
+    assert body["object"] == "chat.completion"
