@@ -72,7 +72,10 @@ def test_a_session_from_its_beginning_to_its_end(server: Server) -> None:
     assert closed.headers["x-amzn-sagemaker-closed-session-id"] == session
     assert closed.json() == {"result": f"Session {session} closed"}
     gone = server.ask(ASK, X_Amzn_SageMaker_Session_Id=session)
-    assert (gone.status, gone.json()) == (424, {"code": 424, "error": f"session not found: {session}"})
+    assert (gone.status, gone.json()) == (
+        424,
+        {"code": 424, "error": f"Input parsing failed: session not found: {session}"},
+    )
 
 
 def test_a_session_through_the_gateway(server: Server, house: House) -> None:

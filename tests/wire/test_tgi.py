@@ -231,8 +231,6 @@ def test_metrics_of_the_parts_of_steps(server: Server, last: Server) -> None:
         for part in ("forward", "decode", "filter"):
             assert grown[f"tgi_batch_{part}_duration_count"] == steps
             assert 0 < grown[f"tgi_batch_{part}_duration_sum"] < 60
-        # The whole is measured by another clock, from frame to frame, and the text of a step may be made after it.
-        assert grown["tgi_batch_forward_duration_sum"] < grown["tgi_batch_inference_duration_sum"]
     assert after["tgi_request_skipped_tokens_count", ""] - before.get(("tgi_request_skipped_tokens_count", ""), 0) == 5
     assert after["tgi_request_skipped_tokens_sum", ""] == 0
     assert not any("_concat_duration" in name for name, _ in after)
