@@ -6,6 +6,7 @@ Owns the plain-text answers to bodies that are not JSON or not of the right shap
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Sequence
 from json import JSONDecodeError
@@ -16,6 +17,8 @@ from penstock.servers.tgi.errors import BadBody
 T = TypeVar("T")
 _value_at = json.JSONDecoder().raw_decode
 Path = tuple[str | int, ...]
+
+_CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|NaN|-?Infinity')
 
 _SYNTAX = {
     "Expecting value": ("expected value", "EOF while parsing a value"),
@@ -67,7 +70,7 @@ def load(body: bytes) -> Any:
     except UnicodeEncodeError:
         raise _syntax(text, len(text), "lone leading surrogate in hex escape") from None
     except _Constant:
-        raise _syntax(text, 1, "expected value") from None
+        raise _constant_error(text) from None
     except RecursionError:
         raise _syntax(text, 128, "recursion limit exceeded") from None
     return value
@@ -146,6 +149,14 @@ class _Constant(Exception):
 
 def _constant(name: str) -> NoReturn:
     raise _Constant(name)
+
+
+def _constant_error(text: str) -> BadBody:
+    """For the first of Python's own constants that stands outside of strings."""
+    found = next(match for match in _CONSTANTS.finditer(text) if not match[0].startswith('"'))
+    if found[0].startswith("-"):
+        return _syntax(text, found.start() + 2, "invalid number")
+    return _syntax(text, found.start() + 1, "expected value")
 
 
 def _syntax(text: str, at: int, problem: str) -> BadBody:
