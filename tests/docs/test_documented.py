@@ -11,8 +11,8 @@ import pytest
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-import penstock.cli.main  # noqa: F401 (gathers the verbs)
 from penstock.cli.app import app
+from penstock.cli.main import VERBS, gather
 from penstock.config import Limits, Settings
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -28,6 +28,7 @@ def commands(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, TyperCo
 
 
 def verbs() -> list[tuple[str, TyperCommand]]:
+    gather()
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     found = list(commands(group))
@@ -44,6 +45,19 @@ def test_every_verb_and_option_is_documented(verb: str, command: TyperCommand) -
         long = [name for name in parameter.opts if name.startswith("--")]
         for name in long:
             assert f"`{name}" in CLI, f"penstock {verb} {name}"
+
+
+def test_the_command_knows_which_module_a_verb_is_in() -> None:
+    gather()
+    registered = {
+        (one.callback.__module__, one.name or one.callback.__name__) for one in app.registered_commands if one.callback
+    }
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        callback = group.typer_instance.registered_commands[0].callback
+        assert callback is not None
+        registered.add((callback.__module__, str(group.name)))
+    assert registered == {(f"penstock.cli.{module}", verb) for module, verbs in VERBS.items() for verb in verbs}
 
 
 def test_the_docs_name_no_verb_that_is_gone() -> None:

@@ -8,31 +8,44 @@ import sys
 
 from penstock.cli.app import app
 
-VERBS = (
-    "up",
-    "env",
-    "run",
-    "deploy",
-    "invoke",
-    "listing",
-    "logs",
-    "fault",
-    "record",
-    "tape",
-    "models",
-    "keys",
-    "chat",
-    "demo",
-    "torture",
-    "doctor",
-)
+VERBS = {
+    "up": ("up", "down", "reload"),
+    "env": ("env",),
+    "run": ("run",),
+    "deploy": ("deploy",),
+    "invoke": ("invoke",),
+    "listing": ("ls", "show", "rm"),
+    "logs": ("logs",),
+    "fault": ("fault",),
+    "record": ("record",),
+    "tape": ("tape",),
+    "models": ("models",),
+    "keys": ("keys",),
+    "chat": ("chat",),
+    "demo": ("demo",),
+    "torture": ("torture",),
+    "doctor": ("doctor",),
+}
+"""The module of `penstock.cli` and the verbs that it registers."""
 
-for verb in VERBS:
-    importlib.import_module(f"penstock.cli.{verb}")
+
+def gather(verb: str | None = None) -> None:
+    """Import the module of this verb; all of them for the help page, for completion, and for a verb that there is not.
+
+    Importing all takes as long again as the rest of a verb's start.
+    """
+    for module in [module for module, verbs in VERBS.items() if verb in verbs] or VERBS:
+        importlib.import_module(f"penstock.cli.{module}")
+
+
+@app.callback()
+def _group() -> None:
+    """Without a callback, Typer takes an app of one verb for that verb itself."""
 
 
 def main() -> None:
     """Entry point. A pipe that closes early (`penstock ls | head`) ends the verb quietly."""
+    gather(sys.argv[1] if len(sys.argv) > 1 else None)
     try:
         app()
     except BrokenPipeError:

@@ -1,6 +1,6 @@
 """The running server, as the other verbs see it.
 
-Owns finding it (`run/server.json`), the environment that points AWS clients at it, and boto3 clients for the verbs themselves.
+Owns finding it (`run/server.json`), the environment that points AWS clients at it, and botocore clients for the verbs themselves.
 It must never start or stop one: that is `up.py`.
 """
 
@@ -128,16 +128,25 @@ def run_environment(server: Server) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=32)
 def client(server: Server, service: str, *, read_timeout_s: float = 60.0) -> Any:
-    """A boto3 client of the running server, made once. Errors of the service are for `aws_errors`."""
-    import boto3
+    """A client of the running server, made once. Errors of the service are for `aws_errors`.
+
+    It is botocore's, since importing boto3 takes as long again; only S3's has what boto3 adds, the uploads in parts.
+    """
     from botocore.config import Config
 
-    return boto3.Session(
+    if service == "s3":
+        import boto3
+
+        make = boto3.Session().client
+    else:
+        import botocore.session
+
+        make = botocore.session.Session().create_client
+    return make(
+        service,
+        region_name=server.settings.region,
         aws_access_key_id=server.access_key,
         aws_secret_access_key=server.secret_key,
-        region_name=server.settings.region,
-    ).client(
-        service,
         endpoint_url=server.url,
         verify=str(server.settings.paths.ca_certificate),
         config=Config(connect_timeout=5, read_timeout=read_timeout_s, retries={"max_attempts": 1}, proxies={}),
