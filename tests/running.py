@@ -12,10 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
+import botocore.loaders
+import botocore.session
+from botocore.config import Config
+
 from tests.waiting import until
 
 PENSTOCK = [sys.executable, "-m", "penstock.cli.main"]
 SOURCE = Path(__file__).parent.parent / "src"
+_LOADER = botocore.loaders.create_loader()
+"""Keeps what it has read: each client would else read AWS's models again, tenths of a second for SageMaker's."""
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -32,6 +39,7 @@ class Penstock:
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
         self.ready_s = 0.0
+        self._environments: dict[int, dict[str, str]] = {}
         self.output = home.parent / f"{home.name}.out"
 
     def start(self, **environment: str) -> Penstock:
@@ -80,9 +88,10 @@ class Penstock:
         self.process.wait(timeout=10)
 
     def environment(self) -> dict[str, str]:
-        """What `penstock env` prints, as variables."""
-        document: dict[str, str] = json.loads(self.cli("env", "--json").stdout)
-        return document
+        """What `penstock env` prints, as variables. It is asked once for each start: ports and root key stay as long."""
+        if self.pid not in self._environments:
+            self._environments[self.pid] = json.loads(self.cli("env", "--json").stdout)
+        return dict(self._environments[self.pid])
 
     def cli(
         self,
@@ -97,15 +106,15 @@ class Penstock:
 
     def client(self, service: str, *, http: bool = False, **config: Any) -> Any:
         """A boto3 client of this server, over https (verified against the local CA) or plain http."""
-        import boto3
-        from botocore.config import Config
-
         variables = self.environment()
         url = f"http://127.0.0.1:{self.port('http')}" if http else variables["AWS_ENDPOINT_URL"]
+        core = botocore.session.Session()
+        core.register_component("data_loader", _LOADER)
         return boto3.Session(
             aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
             region_name=variables["AWS_REGION"],
+            botocore_session=core,
         ).client(
             service,
             endpoint_url=url,
