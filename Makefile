@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_WORKERS ?= 2
+# Unset where it is set, as many container images do: each program that the tests start would else compile anew all that it imports.
+test: export PYTHONDONTWRITEBYTECODE =
 # Installing compiles these where there is a compiler.
 COMPILED := setup.py $(wildcard src/penstock/_speed/*.[ch])
 
@@ -39,8 +41,9 @@ $(VENV)/.clients: $(wildcard tests/clients/locks/*.txt) | $(VENV)/.dev
 demo: $(VENV)/.demo ## deploy the bundled Falcon twice, stream an answer from each, open the chat (DEMO_ONCE=1: stop after the answers)
 	@$(BIN)/penstock demo $(if $(DEMO_ONCE),--once)
 
+# A file is one worker's, so that what it starts once is not started twice. By file, since xdist's groups do nothing with this pytest: it reads no `_nodeid`.
 test: $(VENV)/.dev $(VENV)/.clients ## the whole test suite
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup -m "not soak and not engines"
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak and not engines"
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import rules
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target .style .types .imports
