@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from tokenizers import Tokenizer
 
 from penstock.engines.base import EngineFull, EngineGone, Finish, PromptLogprobs, Sampling, Token
@@ -20,11 +21,15 @@ from penstock.engines.options import EngineOptions
 from tests.tiny_models import END_ID, POSITIONS, RECITAL
 from tests.waiting import until_async
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tiny_model: Path) -> AsyncIterator[EngineProcess]:
+    """One process for all tests, each of which leaves it with nothing to do."""
     engine = await EngineProcess.start(EngineOptions(model=tiny_model, dtype="float32", max_queue=8))
     yield engine
+    assert engine.load == (0, 0)
     await engine.close()
 
 
