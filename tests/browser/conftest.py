@@ -46,7 +46,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/browser" in str(item.path):
             item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.xdist_group("browser"))
             if CHROMIUM is None:
                 reason = "no Chromium: apt-get install --no-install-recommends chromium fonts-dejavu-core"
                 item.add_marker(pytest.mark.skip(reason=reason))

@@ -6,15 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
 from penstock.routes import AccessKey
 from tests.running import Penstock
 from tests.wire.http2 import Http2
 from tests.wire.test_bidi import ends_cleanly, said
 
 
-@pytest.mark.xdist_group("cli")
 def test_the_scripted_server_echoes(penstock: Penstock, echo: str) -> None:
     variables = penstock.environment()
     house = SimpleNamespace(

@@ -13,8 +13,6 @@ from botocore.exceptions import ClientError
 
 from tests.running import Penstock, cli
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 POLICY = {
     "Version": "2012-10-17",
     "Statement": [

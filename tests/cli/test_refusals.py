@@ -16,8 +16,6 @@ import pytest
 from tests.running import Penstock, cli
 from tests.small_disk import small_disk
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
     """The one line of a refusal."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.running import Penstock, cli
 
-pytestmark = [pytest.mark.xdist_group("torture"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "torture"
 SEED = "20261123"

@@ -8,13 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from penstock._speed import COMPILED
 from tests.running import PENSTOCK, Penstock, clean_environment
 from tests.waiting import until
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 
 def test_ls_shows_what_is_deployed(penstock: Penstock, echo: str) -> None:
@@ -137,6 +133,19 @@ def test_up_detached_and_down(tmp_path: Path) -> None:
     server.cli("down")
     until(lambda: not Path(f"/proc/{pid}").exists(), what="the server's end")
     assert server.cli("ls", check=False).stderr.startswith("penstock: nothing runs on ")
+
+
+def test_down_does_not_wait_for_a_parent_that_never_asks_for_the_ended_server(tmp_path: Path) -> None:
+    server = Penstock(tmp_path / "home")
+    command = [*PENSTOCK, "up", "--home", str(server.home), "--port", "0", "--proxy-port", "0"]
+    child = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: (server.home / "run" / "server.json").exists(), what="the server's start")
+        assert server.cli("down", timeout_s=60).stderr == f"stopped (pid {child.pid})\n"
+        assert Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_the_demo_again_waits_for_containers_that_come_back(tmp_path: Path) -> None:

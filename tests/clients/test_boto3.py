@@ -9,7 +9,7 @@ import pytest
 
 from tests.clients.conftest import RunProgram, Url
 
-pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
 
 
 URLS: tuple[Url, ...] = get_args(Url)

@@ -8,7 +8,7 @@ from tests.clients.conftest import RunProgram
 from tests.clients.test_boto3 import tgi_events
 from tests.running import Penstock
 
-pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("clients"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(600)]
 
 ROLE = "arn:aws:iam::123456789012:role/PenstockExecutionRole"
 

@@ -6,14 +6,11 @@ import re
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.running import Penstock
 
 README = Path(__file__).parent.parent.parent / "README.md"
 
 
-@pytest.mark.xdist_group("cli")
 def test_the_five_lines_of_boto3(penstock: Penstock) -> None:
     program = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[0]
     penstock.cli("deploy", "tgi", "--name", "falcon")

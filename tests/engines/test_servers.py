@@ -30,7 +30,7 @@ from tests.engines.families import NEW_TOKENS
 from tests.running import Penstock
 from tests.waiting import until
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(900), pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen."
 REQUEST = {"inputs": TEXT, "stream": True, "parameters": {"max_new_tokens": NEW_TOKENS, "do_sample": False}}

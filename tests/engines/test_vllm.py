@@ -45,12 +45,7 @@ from tests.engines.conftest import ENVIRONMENTS, vllm_python
 from tests.engines.families import END, NEW_TOKENS, Oracle
 from tests.waiting import until_async
 
-pytestmark = [
-    pytest.mark.engines,
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("vllm"),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 GREEDY = Sampling(max_new_tokens=NEW_TOKENS, ignore_eos=True)
 TOLERANCE = {"bloom": 2e-3}
 """Of log-probabilities. vLLM computes BLOOM's GELU by the error function, where the original takes the tanh that comes close to it."""

@@ -17,7 +17,7 @@ from penstock.pytest_plugin.endpoints import plan_of, script_text
 from tests.running import clean_environment
 from tests.waiting import until
 
-pytestmark = [pytest.mark.xdist_group("pytest_plugin"), pytest.mark.timeout(200)]
+pytestmark = pytest.mark.timeout(200)
 
 HEAD = """
 import json, os, subprocess, sys

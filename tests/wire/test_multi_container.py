@@ -12,8 +12,6 @@ from botocore.exceptions import ClientError
 from tests.penstock_process import ROLE, Penstock
 from tests.waiting import until
 
-pytestmark = pytest.mark.xdist_group("multi_container")
-
 
 def container(steps: list[Any], hostname: str = "", **script: Any) -> dict[str, Any]:
     text = json.dumps({"steps": steps, **script})

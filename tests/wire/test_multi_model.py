@@ -23,8 +23,6 @@ from tests.penstock_process import ACCESS_KEY, SECRET_KEY, Penstock
 from tests.replicas import archive
 from tests.waiting import until
 
-pytestmark = pytest.mark.xdist_group("multi_model")
-
 
 def hashed(name: str) -> str:
     return model_name(f"{name}.tar.gz")

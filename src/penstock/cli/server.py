@@ -46,13 +46,18 @@ def settings(home: Path | None, **given: object) -> Settings:
 
 
 def alive(pid: int) -> bool:
+    """Whether the process runs. One that has ended does not, also while its parent (a demo behind its chat page) has not asked for it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
+    except OSError:  # it ended just now, or this is no Linux
+        return not Path("/proc/self/stat").exists()
+    return not state.startswith("Z")
 
 
 def credentials(paths: Paths) -> tuple[str, str]:

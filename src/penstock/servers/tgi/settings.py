@@ -91,7 +91,6 @@ def read(environ: Mapping[str, str], version: str, image_uri: str = "") -> Setti
     reader = _Reader(environ)
     if environ.get("MAX_INPUT_LENGTH") and environ.get("MAX_INPUT_TOKENS"):
         raise SettingsError("Both `max_input_tokens` and `max_input_length` are set. Please define only one of them.")
-    derived = level.derives_limits
     longest, total, prefill = _limits(reader, level)
     exact = reader.flag("ENABLE_PREFILL_LOGPROBS")
     settings = Settings(
