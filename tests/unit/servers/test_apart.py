@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from penstock.servers.apart import Apart, NotRead, heavy, many
 from tests.waiting import until_async
 
 HERE = f"{__name__}:"
+ROOT = Path(__file__).parents[3]
 VALUES = st.recursive(
     st.none() | st.text(max_size=3), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
 )
@@ -49,6 +51,12 @@ def test_what_is_many() -> None:
     assert not many(Made(("a",) * (apart.MANY - 1)))
     assert not heavy(b'"' + b"text " * apart.MANY + b'"')
     assert heavy(b"[" + b"1," * apart.MANY + b"1]")
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The readers below are looked up by name in another process."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
 
 
 def doubled(value: int) -> tuple[int, int]:
