@@ -10,6 +10,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
+from penstock.gateway.openai import MOST_READ
 from penstock.routes import Variant
 from tests.waiting import until
 from tests.wire.gateway_fixture import House, Scripted, Seen, Wire, answering, echo
@@ -97,6 +98,18 @@ def test_the_openai_routes_prefix_is_what_the_messages_say(house: House) -> None
         url = f"{house.url()}/endpoints/ep/openai/v1/chat/completions"
         assert requests.post(url, data=json.dumps(body), headers=headers, timeout=10).ok
     assert len(holders(replicas, b"seed")) == 1
+
+
+def test_a_long_body_of_the_openai_route_is_not_read_for_its_prefix(house: House) -> None:
+    replicas = prefixed(house, 4)
+    said = [{"role": "system", "content": "s" * 1024}, {"role": "user", "content": "t" * MOST_READ}]
+    headers = {"Authorization": f"Bearer {token()}", "Content-Type": "application/json"}
+    url = f"{house.url()}/endpoints/ep/openai/v1/chat/completions"
+    for number in range(12):
+        for body in ({"messages": said, "seed": number}, {"user": f"[user {number:04d}]", "messages": said}):
+            assert requests.post(url, data=json.dumps(body), headers=headers, timeout=10).ok
+    assert len(holders(replicas, b"seed")) == 1, "the same first bytes"
+    assert len(holders(replicas, b"[user ")) > 1, "the messages, which are the same, were not looked at"
 
 
 async def held(request: Seen, wire: Wire) -> None:

@@ -15,6 +15,8 @@ from penstock.gateway.trace import instant
 
 _PASSED = ("content-type", "cache-control", "retry-after", "x-request-id")
 _BODYLESS = frozenset((204, 304))
+MOST_READ = 1024 * 1024
+"""Bytes of a body that is read for the sake of its prefix. A longer one would hold up every other stream of the gateway."""
 
 
 def _texts(content: object) -> str:
@@ -33,7 +35,9 @@ class OpenAIInvocation(Invocation):
     request_line = b"POST /v1/chat/completions HTTP/1.1\r\nHost: "
 
     def prefix_of(self, body: bytes, length: int) -> bytes:
-        """The first characters of what the messages say."""
+        """The first characters of what the messages say; of a long body its first bytes."""
+        if len(body) > MOST_READ:
+            return body[:length]
         try:
             messages = json.loads(body).get("messages", [])
             said = "".join(_texts(message.get("content")) for message in messages)
