@@ -29,7 +29,7 @@ from penstock.engines.tokenizer import TextTokenizer
 
 BUILD = Path("build") / "bench-engine"
 START_S = 300.0
-INSTALL_S = 1500
+INSTALL_S = 3600
 TORCH = "torch==2.13.0"
 VLLM = "0.32.0"
 LLAMA_CPP = "0.3.36"
