@@ -59,6 +59,10 @@ class ConversionStopped(ConversionError):
     """Somebody asked for the conversion to stop."""
 
 
+_TORCHVISION = ("PreTrainedModel", "torchvision")
+_CURE = "the torchvision in the converter's environment does not fit its torch, and text needs none: {} -m pip uninstall torchvision"
+
+
 def converted(
     source: Path,
     models: Path,
@@ -150,7 +154,8 @@ def _convert(
         status = _run(arguments, source, timeout_s, stop)
         if status != 0:
             why = reason.read_text().strip() if reason.exists() else ""
-            raise ConversionError(f"{source} can't be converted: {why or _guess(work, status)}")
+            cure = f" ({_CURE.format(command[0])})" if any(words in why for words in _TORCHVISION) else ""
+            raise ConversionError(f"{source} can't be converted: {why or _guess(work, status)}{cure}")
         if not (made / "openvino_model.xml").exists():
             raise ConversionError(f"{source} can't be converted: the converter wrote no openvino_model.xml")
         _sync(made)

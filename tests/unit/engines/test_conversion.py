@@ -153,6 +153,14 @@ def test_the_real_program_says_what_its_environment_lacks(tmp_path: Path, source
         resolve(str(source), "", environ)
 
 
+def test_a_torchvision_that_does_not_fit_says_how_it_is_cured(tmp_path: Path, source: Path) -> None:
+    file = tmp_path / "converter.py"
+    said = "Could not import module 'PreTrainedModel'."
+    file.write_text(f"import pathlib, sys\npathlib.Path(sys.argv[3]).write_text({said!r})\nsys.exit(1)\n")
+    with pytest.raises(ConversionError, match=r"PreTrainedModel'\. \(.*pip uninstall torchvision\)$"):
+        converted(source, tmp_path / "models", (sys.executable, file))
+
+
 SLEEPS = """
 import ctypes, os, pathlib, signal, sys, time
 ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
