@@ -18,6 +18,7 @@ from typing import Any
 
 from penstock.cli.app import fail
 from penstock.config import Paths, Settings, load
+from penstock.placement.orphans import started
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,7 @@ def alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
-    except OSError:  # it ended just now, or this is no Linux
-        return not Path("/proc/self/stat").exists()
-    return not state.startswith("Z")
+    return started(pid) != 0
 
 
 def credentials(paths: Paths) -> tuple[str, str]:

@@ -20,7 +20,7 @@ _MARK = "PENSTOCK_MODEL_DIR"
 
 def record(directory: Path, pids: tuple[int, ...]) -> None:
     """Write down the processes of the replica whose directory this is, with the times at which they began."""
-    value = {"boot": _boot_id(), "processes": {str(pid): _started(pid) for pid in pids}}
+    value = {"boot": _boot_id(), "processes": {str(pid): started(pid) for pid in pids}}
     temporary = directory / (RECORD + ".new")
     temporary.write_text(json.dumps(value))
     temporary.replace(directory / RECORD)
@@ -32,7 +32,7 @@ def recorded(directory: Path) -> tuple[int, ...]:
         value = json.loads((directory / RECORD).read_bytes())
         if value["boot"] != _boot_id():
             return ()
-        return tuple(int(pid) for pid, start in value["processes"].items() if start and _started(int(pid)) == start)
+        return tuple(int(pid) for pid, start in value["processes"].items() if start and started(int(pid)) == start)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or torn by a crash
         return ()
 
@@ -78,7 +78,7 @@ def _marked(prefix: bytes) -> Iterator[int]:
                 yield int(entry)
 
 
-def _started(pid: int) -> int:
+def started(pid: int) -> int:
     """When a process began, in the kernel's ticks since boot; 0 where it does not live."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -190,18 +190,12 @@ def build(
     name: str, directory: Path, pairs: Mapping[str, str], environ: Mapping[str, str], version: tuple[int, int] = (0, 23)
 ) -> ModelSettings:
     """Settings from a file's pairs and the environment. Pure but for looking which files lie in `directory`. Raises SettingsError."""
-    if version >= (0, 36):
-        pairs = {
-            **pairs,
-            **{key: environ[name] for name, keys in _FROM_SAGEMAKER.items() if environ.get(name) for key in keys},
-        }
+    pairs = {**pairs, **_from_sagemaker(environ, version)}
     options = merge_options(pairs, environ)
-    options |= {key: pairs[key] for key in words.EMBEDDING_KEYS if key in pairs and key not in options}
-    engine = _engine(pairs.get("engine", "")) if "engine" in pairs else _engine_of_option(options.get("engine", ""))
+    engine = _engine(pairs["engine"]) if "engine" in pairs else _engine_of_option(options.get("engine", ""))
     if "true" in (pairs.get("reranking", "").lower(), environ.get("ARGS_RERANKING", "").lower()):
         raise SettingsError("reranking is not supported: write a model.py with a handle function")
     number = _Numbers(pairs, options, environ)
-    rolling_batch = _rolling_batch(options)
     settings = ModelSettings(
         name=name,
         directory=directory,
@@ -225,7 +219,7 @@ def build(
         entry_point=entrypoints.entry_point(options, directory, version, engine),
         handler=options.get("handler", "handle"),
         formatters=entrypoints.formatters(options, directory),
-        rolling_batch=rolling_batch,
+        rolling_batch=_rolling_batch(options),
         max_rolling_batch_size=number.option("max_rolling_batch_size", 32 if version < (0, 33) else 256),
         max_rolling_batch_prefill_tokens=number.option("max_rolling_batch_prefill_tokens", 0),
         output_formatter=_formatter(options, version),
@@ -255,6 +249,13 @@ def build(
     return _complete(settings)
 
 
+def _from_sagemaker(environ: Mapping[str, str], version: tuple[int, int]) -> dict[str, str]:
+    """What SageMaker's own variables say, from 0.36 on, under the file's keys."""
+    if version < (0, 36):
+        return {}
+    return {key: environ[name] for name, keys in _FROM_SAGEMAKER.items() if environ.get(name) for key in keys}
+
+
 def _tensor_parallel_degree(options: Mapping[str, str], number: _Numbers) -> int:
     """0 for `max`."""
     is_max = options.get("tensor_parallel_degree", "").lower() == "max"
@@ -266,7 +267,10 @@ def _is_true(options: Mapping[str, str], name: str, unset: str = "") -> bool:
 
 
 def merge_options(pairs: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """`option.*` by name without the prefix: the file, then `OPTION_*` (lower case), then the variables of TGI and SageMaker."""
+    """`option.*` by name without the prefix: the file, then `OPTION_*` (lower case), then the variables of TGI and SageMaker.
+
+    Those of vectors may stand without the prefix.
+    """
     options = {key.removeprefix("option."): value for key, value in pairs.items() if key.startswith("option.")}
     lowered = {key.lower() for key in options}
     for key in sorted(environ):
@@ -284,7 +288,7 @@ def merge_options(pairs: Mapping[str, str], environ: Mapping[str, str]) -> dict[
             lowered.add(option.lower())
     if (graphs := environ.get("ENABLE_CUDA_GRAPHS")) and "enforce_eager" not in lowered:
         options["enforce_eager"] = "false" if graphs.lower() == "true" else "true"
-    return options
+    return options | {key: pairs[key] for key in words.EMBEDDING_KEYS if key in pairs and key not in options}
 
 
 class _Numbers:

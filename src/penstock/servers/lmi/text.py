@@ -193,13 +193,13 @@ class RollingBatch(TextModel):
 
     def _refused(self, error: Exception, *, parsing: bool = False) -> Reply:
         """`parsing`: it was refused before it was known what it asks for."""
-        before = "Input parsing failed: " if parsing and self._words_parsing and not isinstance(error, Stated) else ""
+        before = (
+            "Input parsing failed: "
+            if parsing and self.settings.version >= (0, 33) and not isinstance(error, Stated)
+            else ""
+        )
         text = f"{before}{error}"
         return Reply(424, {"Content-Type": formatters.JSON}, formatters.refusal(text, self.settings.version))
-
-    @property
-    def _words_parsing(self) -> bool:
-        return self.settings.version >= (0, 33)
 
     async def _answer(
         self,

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from .encode_decode import decode, encode
 from .inputs import Input
@@ -260,7 +260,17 @@ class StandIn(HuggingFaceService):
         super().initialize(properties)
 
 
-def handler_of(service: HuggingFaceService) -> Callable[[Input], Output | None]:
+class Service(Protocol):
+    """What answers for a model, once `initialize` has loaded it."""
+
+    initialized: bool
+
+    def initialize(self, properties: dict[str, str]) -> None: ...
+
+    def inference(self, inputs: Input) -> Output: ...
+
+
+def handler_of(service: Service) -> Callable[[Input], Output | None]:
     """The `handle` of a module: the first call loads the model, and one without content does no more."""
 
     def handle(inputs: Input) -> Output | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .encode_decode import decode, encode
-from .huggingface import get_torch_dtype_from_str, library
+from .huggingface import get_torch_dtype_from_str, handler_of, library
 from .inputs import Input
 from .outputs import Output
 
@@ -115,10 +115,4 @@ def _texts(body: Any) -> tuple[list[str], bool]:
     return texts, isinstance(given, str)
 
 
-_service = TextEmbeddingService()
-
-
-def handle(inputs: Input) -> Output | None:
-    if not _service.initialized:
-        _service.initialize(inputs.get_properties())
-    return None if inputs.is_empty() else _service.inference(inputs)
+handle = handler_of(TextEmbeddingService())
