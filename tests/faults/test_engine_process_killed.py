@@ -15,6 +15,7 @@ from penstock.engines.base import EngineGone, Sampling, Token
 from penstock.engines.client import EngineProcess
 from penstock.engines.options import EngineOptions
 from penstock.engines.steps import Step
+from tests.replicas import alive
 from tests.waiting import until, until_async
 
 LONG = Sampling(max_new_tokens=2000, ignore_eos=True)
@@ -108,10 +109,3 @@ asyncio.run(main())
     front.kill()
     front.wait(10)
     until(lambda: not alive(engine), what="the engine has gone with its front")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_lmi_handler_dies import alive, write
+from tests.faults.test_lmi_handler_dies import write
 from tests.lmi_server import Server, Stream, running
+from tests.replicas import alive
 from tests.waiting import until
 
 HANDLER = """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lmi_server import Server, failing, running
+from tests.replicas import alive
 from tests.waiting import until
 
 HANDLER = """
@@ -91,13 +92,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def pid(server: Server) -> int:
     return int(server.ask({}).json()["pid"])
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_death_is_503_and_the_next_one_is_served(server: Server) -> None:

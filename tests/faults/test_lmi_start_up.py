@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lmi_server import environ, failing, free_port, running, write_properties
+from tests.replicas import alive
 from tests.waiting import until
 
 
@@ -151,10 +152,3 @@ def test_a_stream_ends_in_full_after_sigterm(tmp_path: Path, tiny_model: Path) -
             assert stream.complete
             assert rest[-1].endswith(b'"}')
         assert server.process.wait(30) == 0
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

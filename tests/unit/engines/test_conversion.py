@@ -23,6 +23,7 @@ from penstock.engines.options import EngineOptions
 from penstock.engines.weights import bits_of
 from penstock.servers.models import ModelUnavailable, resolve
 from tests.lmi_server import free_port
+from tests.replicas import alive
 from tests.small_disk import small_disk
 from tests.tiny_models import build
 from tests.waiting import until
@@ -177,11 +178,6 @@ print(converted(pathlib.Path(source), pathlib.Path(models), command, quantize="i
 
 def left(models: Path) -> list[str]:
     return sorted(file.name for file in (models / "openvino").iterdir() if file.suffix != ".lock")
-
-
-def alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_each_format_has_its_own_result(tmp_path: Path, source: Path) -> None:

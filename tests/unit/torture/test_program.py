@@ -11,6 +11,7 @@ import pytest
 
 from penstock.torture import program
 from penstock.torture.program import Run, run
+from tests.replicas import alive
 from tests.waiting import until
 
 
@@ -44,14 +45,6 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path: Path)
     assert done.seconds < 20
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not alive(pid), what="the grandchild's end")
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def test_a_program_that_ends_while_a_child_holds_its_output_does_not_hold_us_up() -> None:
